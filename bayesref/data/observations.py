@@ -3,14 +3,17 @@
 Spots are sorted by reflection, so those of one reflection are contiguous.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
 from bayesref.crystal.asu import ReciprocalASU
+from bayesref.data.metadata import MetadataTransform
+from bayesref.data.report import ReadReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observations:
     """Unmerged intensities, sorted by `hkl_id`.
 
@@ -24,9 +27,13 @@ class Observations:
     hkl : (spot, 3) int64, indices as observed (before mapping to the asymmetric unit)
     metadata : (spot, key) float64, standardised
     metadata_keys : names of the columns of `metadata`
-    row : (spot,) int64, row in its input file
+    row : (spot,) int64, row in its input file, counted from 0
     n_image : int
     files : names of the input files
+    image_number : (image,) int64, the file's own number of each image (BATCH of an MTZ), or None
+    image_file : (image,) int64, which input file each image is in, or None
+    transform : how `metadata` came from the columns of the files, or None
+    report : what was read and left out, or None
     """
 
     asu: ReciprocalASU
@@ -41,6 +48,10 @@ class Observations:
     row: torch.Tensor
     n_image: int
     files: tuple[str, ...] = ()
+    image_number: torch.Tensor | None = None
+    image_file: torch.Tensor | None = None
+    transform: MetadataTransform | None = None
+    report: ReadReport | None = None
 
     def __len__(self) -> int:
         return len(self.I)
@@ -49,3 +60,60 @@ class Observations:
     def stol2(self) -> torch.Tensor:
         """s² = 1/(4 d²) of each spot, Å⁻², (spot,)."""
         return self.asu.stol2[self.hkl_id]
+
+    @cached_property
+    def offsets(self) -> torch.Tensor:
+        """(hkl+1,) int64 on the CPU: spots of reflection h are rows offsets[h] up to offsets[h+1]."""
+        ends = torch.bincount(self.hkl_id, minlength=len(self.asu)).cumsum(0)
+        return torch.cat([ends.new_zeros(1), ends]).cpu()
+
+    def counts(self) -> torch.Tensor:
+        """Multiplicity: the number of spots of each reflection, (hkl,) int64."""
+        return self.offsets.diff().to(self.hkl_id.device)
+
+    def _map_spots(self, f, **changes) -> "Observations":
+        columns = ("hkl_id", "image_id", "file_id", "I", "SIGI", "hkl", "metadata", "row")
+        return replace(self, **{k: f(getattr(self, k)) for k in columns} | changes)
+
+    def subset(self, spots) -> "Observations":
+        """The chosen spots, all reflections and images kept in the tables.
+
+        Parameters
+        ----------
+        spots : (spot,) bool mask, or indices in any order (a repeated index repeats the spot), or a slice
+        """
+        if not isinstance(spots, slice):
+            spots = torch.as_tensor(spots, device=self.hkl_id.device)
+            # Indices are sorted so that the spots stay grouped by reflection.
+            spots = spots if spots.dtype == torch.bool else spots.sort().values
+        return self._map_spots(lambda x: x[spots])
+
+    def compact(self) -> "Observations":
+        """Without the reflections that no spot measures; `hkl_id` is renumbered, images are not."""
+        measured = self.counts() > 0
+        new_id = measured.cumsum(0) - 1
+        return replace(self, asu=self.asu.subset(measured), hkl_id=new_id[self.hkl_id])
+
+    def slice_reflections(self, start: int, stop: int) -> "Observations":
+        """Spots and asu rows of the reflections start .. stop-1; views, except `hkl_id`, which starts at 0.
+
+        `image_id` stays that of the whole, and so does `n_image`.
+        """
+        first, last = self.offsets[start], self.offsets[stop]
+        spots = slice(int(first), int(last))
+        return self._map_spots(
+            lambda x: x[spots],
+            asu=self.asu.subset(slice(start, stop)),
+            hkl_id=self.hkl_id[spots] - start,
+        )
+
+    def to(self, device=None, dtype: torch.dtype | None = None) -> "Observations":
+        """A copy on `device`, with floating-point columns as `dtype`; indices keep their type."""
+
+        def move(x):
+            return x.to(device, dtype if x.is_floating_point() else x.dtype)
+
+        images = {
+            k: v.to(device) for k in ("image_number", "image_file") if (v := getattr(self, k)) is not None
+        }
+        return self._map_spots(move, asu=self.asu.to(device, dtype), **images)

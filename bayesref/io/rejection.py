@@ -1,0 +1,79 @@
+"""Which rows become spots, and why the others do not.
+
+A row is left out under the first cause that applies:
+
+    the format's own mark   | I or SIGI not finite | SIGI <= 0 | systematic absence or (0, 0, 0)
+    | d < dmin              | d > dmax             | I/SIGI < cutoff
+
+Negative intensities stay: they are what a weak reflection looks like. A cut-off on I/SIGI biases weak
+reflections upwards; it exists for stills with many empty predictions.
+"""
+
+from dataclasses import dataclass
+
+import gemmi
+import numpy as np
+
+from bayesref._checks import InputError
+from bayesref.crystal.symmetry import is_absent
+from bayesref.io.table import SpotTable
+
+
+@dataclass(frozen=True)
+class Cutoffs:
+    """Limits of resolution (Å) and of I/SIGI; None: no limit."""
+
+    dmin: float | None = None
+    dmax: float | None = None
+    isigi: float | None = None
+
+
+def select(
+    table: SpotTable, cell: gemmi.UnitCell, spacegroup: gemmi.SpaceGroup, cutoffs: Cutoffs
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows to keep.
+
+    Returns
+    -------
+    keep : (row,) bool
+    left_out : cause -> number of rows
+
+    Raises
+    ------
+    InputError : no row is left, or no sigma is above zero
+    """
+    keep = np.ones(len(table), dtype=bool)
+    left_out = {}
+    for cause, bad in _causes(table, cell, spacegroup, cutoffs):
+        left_out[cause] = int((keep & bad).sum())
+        keep &= ~bad
+    if not keep.any():
+        raise InputError(_nothing_left(table, left_out))
+    return keep, left_out
+
+
+def _causes(table, cell, spacegroup, cutoffs):
+    """Yield (cause, (row,) bool), cheap and certain causes first."""
+    yield from table.flagged.items()
+    yield "not finite", ~(np.isfinite(table.I) & np.isfinite(table.SIGI))
+    yield "sigma <= 0", table.SIGI <= 0
+    yield "systematically absent", is_absent(table.hkl, spacegroup)
+    d = cell.calculate_d_array(table.hkl)
+    if cutoffs.dmin is not None:
+        yield "beyond dmin", d < cutoffs.dmin
+    if cutoffs.dmax is not None:
+        yield "below dmax", d > cutoffs.dmax
+    if cutoffs.isigi is not None:
+        yield "weak (I/sigma)", np.less(table.I, cutoffs.isigi * table.SIGI)
+
+
+def _nothing_left(table: SpotTable, left_out: dict[str, int]) -> str:
+    if not len(table):
+        return f"{table.name} has no reflections; expected unmerged intensities."
+    if not (table.SIGI > 0).any():
+        return (
+            f"{table.name}: no value of {table.sigma_name} is above zero, so no spot can be weighted; "
+            "name the column of standard deviations with sigma_key."
+        )
+    causes = ", ".join(f"{n:,} {cause}" for cause, n in left_out.items() if n)
+    return f"{table.name}: none of {len(table):,} rows is left ({causes}); relax the cut-offs."

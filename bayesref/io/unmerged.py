@@ -1,0 +1,199 @@
+"""Unmerged intensities of one experiment, from files to `Observations`.
+
+    files -> rows (one reader for each format) -> spots kept -> asymmetric unit -> sorted by reflection
+
+Formats are recognised by content: MTZ, XDS_ASCII.HKL, INTEGRATE.HKL, CrystFEL streams, DIALS reflection
+tables (with their .expt). Files are merged into one dataset, or kept apart with `separate`; either way they
+share one cell and space group, and images are numbered through.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import torch
+
+from bayesref._checks import InputError
+from bayesref.crystal.asu import reciprocal_asu
+from bayesref.crystal.lattice import (
+    Cell,
+    Group,
+    as_cell,
+    as_spacegroup,
+    check_compatible,
+    format_cell,
+    mean_cell,
+)
+from bayesref.data.metadata import metadata_matrix
+from bayesref.data.observations import Observations
+from bayesref.data.report import FileReport, ReadReport
+from bayesref.io.formats import read_tables
+from bayesref.io.rejection import Cutoffs, select
+from bayesref.io.table import SpotTable
+
+
+def read_unmerged(
+    files: str | Path | Sequence[str | Path],
+    *,
+    metadata_keys: Sequence[str] = (),
+    positional_keys: Sequence[str] = (),
+    n_frequencies: int = 4,
+    intensity_key: str | None = None,
+    sigma_key: str | None = None,
+    image_key: str | None = None,
+    anomalous: bool = False,
+    separate: bool = False,
+    spacegroup: Group | None = None,
+    cell: Cell | None = None,
+    dmin: float | None = None,
+    dmax: float | None = None,
+    isigi_cutoff: float | None = None,
+) -> Observations:
+    """Read unmerged intensities.
+
+    Parameters
+    ----------
+    files : one or several; a DIALS .expt goes with its .refl
+    metadata_keys : columns for the scale, standardised; see `bayesref.data.metadata` for the special names
+    positional_keys, n_frequencies : columns to add as sines and cosines
+    intensity_key, sigma_key, image_key : columns, where the defaults of the format will not do
+    anomalous : keep Friedel mates of acentric reflections apart
+    separate : one dataset per file, each reflection with one row per dataset
+    spacegroup, cell : use these instead of what the files say
+    dmin, dmax : resolution limits, Å
+    isigi_cutoff : smallest I/SIGI
+
+    Returns
+    -------
+    Observations, sorted by reflection; its `report` says what was read and left out
+
+    Raises
+    ------
+    InputError : one sentence that names the file, what was found, what was expected and the remedy
+    """
+    tables = read_tables(files, intensity_key=intensity_key, sigma_key=sigma_key, image_key=image_key)
+    unit_cell, group = common_crystal(tables, cell, spacegroup)
+    cutoffs = Cutoffs(dmin, dmax, isigi_cutoff)
+    selected = [select(t, unit_cell, group, cutoffs) for t in tables]
+    keep = [k for k, _ in selected]
+    spots = _concatenate(tables, keep)
+    dataset_id = spots["file_id"] if separate else None
+    asu, hkl_id = reciprocal_asu(spots["hkl"], unit_cell, group, anomalous, dataset_id)
+    image_id, image_file, image_number = _number_images(spots["file_id"], spots["image"])
+    # A stable sort keeps the order of the files within each reflection.
+    order = np.argsort(hkl_id.numpy(), kind="stable")
+    keys = _Columns(tables, keep, spots, image_id, 1 / asu.dHKL.numpy()[hkl_id] ** 2)
+    metadata, transform = metadata_matrix(keys, metadata_keys, positional_keys, n_frequencies)
+    return Observations(
+        asu=asu,
+        hkl_id=hkl_id[order],
+        image_id=torch.from_numpy(image_id[order]),
+        file_id=torch.from_numpy(spots["file_id"][order]),
+        I=torch.from_numpy(spots["I"][order]),
+        SIGI=torch.from_numpy(spots["SIGI"][order]),
+        hkl=torch.from_numpy(spots["hkl"][order].astype(np.int64)),
+        metadata=metadata[order],
+        metadata_keys=transform.columns,
+        row=torch.from_numpy(spots["row"][order]),
+        n_image=len(image_number),
+        files=tuple(t.name for t in tables),
+        image_number=torch.from_numpy(image_number),
+        image_file=torch.from_numpy(image_file),
+        transform=transform,
+        report=_report(tables, selected, image_file, asu),
+    )
+
+
+def common_crystal(
+    tables: Sequence[SpotTable], cell: Cell | None, spacegroup: Group | None
+) -> tuple[gemmi.UnitCell, gemmi.SpaceGroup]:
+    """The cell and space group that all files share, or those that override them.
+
+    Raises
+    ------
+    InputError : where files disagree, or none has the information
+    """
+    if cell is not None:
+        unit_cell = as_cell(cell)
+    else:
+        known = [(as_cell(t.cell), t.name) for t in tables if t.cell is not None]
+        if not known:
+            raise InputError(f"{tables[0].name} has no unit cell; give one with cell.")
+        unit_cell = mean_cell([c for c, _ in known], [name for _, name in known])
+    group = as_spacegroup(spacegroup) if spacegroup is not None else _common_spacegroup(tables)
+    check_compatible(unit_cell, group)
+    return unit_cell, group
+
+
+def _common_spacegroup(tables: Sequence[SpotTable]) -> gemmi.SpaceGroup:
+    known = [(t.spacegroup, t.name) for t in tables if t.spacegroup is not None]
+    if not known:
+        raise InputError(f"{tables[0].name} has no space group; give one with spacegroup.")
+    group, first = known[0]
+    for other, name in known[1:]:
+        if other.xhm() != group.xhm():
+            raise InputError(
+                f"{first} is in space group {group.xhm()} but {name} in {other.xhm()}; "
+                "leave one out, or give the space group to use for all."
+            )
+    return group
+
+
+def _concatenate(tables: Sequence[SpotTable], keep: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of the rows kept, all files one after another."""
+    pairs = list(zip(tables, keep, strict=True))
+    names = ("hkl", "I", "SIGI", "image")
+    columns = {name: np.concatenate([getattr(t, name)[k] for t, k in pairs]) for name in names}
+    columns["row"] = np.concatenate([np.flatnonzero(k) if t.row is None else t.row[k] for t, k in pairs])
+    columns["file_id"] = np.repeat(np.arange(len(tables)), [int(k.sum()) for k in keep])
+    return columns
+
+
+def _number_images(file_id: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images numbered 0, 1, ... by file and the file's own number: image_id, image_file, image_number."""
+    low, width = image.min(), np.ptp(image) + 1
+    key, image_id = np.unique(file_id * width + (image - low), return_inverse=True)
+    image_file, image_number = np.divmod(key, width)
+    return image_id, image_file, image_number + low
+
+
+class _Columns(dict):
+    """Metadata columns of the kept spots, made when asked for: most are never used."""
+
+    def __init__(self, tables, keep, spots, image_id, inverse_d2):
+        hkl = spots["hkl"]
+        special = dict(zip(("Hobs", "Kobs", "Lobs"), hkl.T, strict=True))
+        special |= {"dHKL": inverse_d2, "file_id": spots["file_id"], "image_id": image_id}
+        shared = [k for k in tables[0].columns if all(k in t.columns for t in tables)]
+        super().__init__(dict.fromkeys(shared) | special)
+        self._pairs = list(zip(tables, keep, strict=True))
+
+    def __getitem__(self, key):
+        value = super().__getitem__(key)
+        return np.concatenate([t.columns[key][k] for t, k in self._pairs]) if value is None else value
+
+
+def _report(tables, selected, image_file, asu) -> ReadReport:
+    n_image = np.bincount(image_file, minlength=len(tables))
+    files = tuple(
+        FileReport(
+            name=t.name,
+            format=t.format,
+            n_read=len(t),
+            left_out=left_out,
+            n_spot=int(keep.sum()),
+            n_image=int(n_image[i]),
+            cell=format_cell(t.cell) if t.cell is not None else "",
+            spacegroup=t.spacegroup.xhm() if t.spacegroup is not None else "",
+            notes=t.notes,
+        )
+        for i, (t, (keep, left_out)) in enumerate(zip(tables, selected, strict=True))
+    )
+    return ReadReport(
+        files=files,
+        n_reflection=len(asu),
+        cell=format_cell(asu.cell),
+        spacegroup=asu.spacegroup.xhm(),
+        resolution=(float(asu.dHKL.max()), float(asu.dHKL.min())),
+    )
