@@ -1,0 +1,162 @@
+"""A crystal: the atoms of one asymmetric unit as tensors, its cell and its space group.
+
+    B = 8π² U_eq                      isotropic atoms
+    U (3 x 3, Cartesian, Å²)          anisotropic atoms; order 11 22 33 12 13 23
+
+Every parameter may carry leading dimensions, (state, atom, ...), which broadcast. `dataclasses.replace` gives
+the same crystal with other parameters, and gradients flow through it.
+"""
+
+from dataclasses import dataclass, replace
+
+import gemmi
+import torch
+
+from bayesref._checks import InputError, check_finite, check_shape
+
+B_PER_U = 8 * torch.pi**2
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """Atoms, cell and space group.
+
+    Attributes
+    ----------
+    xyz : (..., atom, 3) Cartesian, Å
+    B : (..., atom) isotropic B, Å²; 8π² U_eq where the atom is anisotropic, and unused there
+    U : (..., atom, 6) Cartesian U 11 22 33 12 13 23, Å², or None where all atoms are isotropic
+    anisotropic : (atom,) bool, which atoms scatter with U
+    occupancy : (..., atom); an atom on a special position counts once per operator that keeps it
+    scatterer : (atom,) element with its charge if it has one: "C", "Fe3+"
+    name : (atom,) "A/GLY 12/CA/B": chain, residue, atom, and altloc where there is one
+    altloc : (atom,) one letter or ""
+    cell, spacegroup : gemmi objects
+    structure : the gemmi.Structure that the atoms came from, in the order of its first model, or None
+    """
+
+    xyz: torch.Tensor
+    B: torch.Tensor
+    U: torch.Tensor | None
+    anisotropic: torch.Tensor
+    occupancy: torch.Tensor
+    scatterer: tuple[str, ...]
+    name: tuple[str, ...]
+    altloc: tuple[str, ...]
+    cell: gemmi.UnitCell
+    spacegroup: gemmi.SpaceGroup
+    structure: gemmi.Structure | None = None
+
+    def __len__(self) -> int:
+        return len(self.scatterer)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Crystal":
+        """The same crystal on a device, its parameters in `dtype`."""
+        U = None if self.U is None else self.U.to(device, dtype)
+        return replace(self, xyz=self.xyz.to(device, dtype), B=self.B.to(device, dtype), U=U,
+                       anisotropic=self.anisotropic.to(device), occupancy=self.occupancy.to(device, dtype))
+
+    def select(self, atoms: torch.Tensor) -> "Crystal":
+        """The crystal of some atoms only: `atoms` is (n,) int or (atom,) bool; the link to gemmi is dropped."""
+        rows = atoms.nonzero()[:, 0] if atoms.dtype == torch.bool else atoms
+        pick = [int(i) for i in rows]
+        strings = [tuple(column[i] for i in pick) for column in (self.scatterer, self.name, self.altloc)]
+        return Crystal(self.xyz[..., rows, :], self.B[..., rows], None if self.U is None else self.U[..., rows, :],
+                       self.anisotropic[rows], self.occupancy[..., rows], *strings, self.cell, self.spacegroup)
+
+
+def crystal_from_gemmi(structure: gemmi.Structure, hydrogens: bool = True, charges: bool = False) -> Crystal:
+    """The first model of a gemmi structure.
+
+    Parameters
+    ----------
+    structure : with a cell and a space group; expand strict NCS first (`structure.expand_ncs`)
+    hydrogens : False leaves hydrogen and deuterium out (and then `Crystal.structure` too)
+    charges : True uses the ions of the form-factor table where the file gives a charge
+
+    Raises
+    ------
+    InputError
+        Without atoms, cell or space group, for an unknown element, NaN coordinates or occupancies below zero.
+    """
+    if len(structure) == 0 or structure[0].count_atom_sites() == 0:
+        raise InputError("The structure holds no atoms.")
+    spacegroup = structure.find_spacegroup()
+    if spacegroup is None or not structure.cell.is_crystal():
+        raise InputError("The structure lacks a unit cell or a known space group (PDB: CRYST1 record).")
+    atoms = [cra for cra in structure[0].all() if hydrogens or not cra.atom.is_hydrogen()]
+    unknown = [_name(cra) for cra in atoms if cra.atom.element.atomic_number == 0]
+    if unknown:
+        raise InputError(f"{len(unknown)} atoms have no known element, the first is {unknown[0]}.")
+    numbers = torch.tensor([[*c.atom.pos.tolist(), c.atom.b_iso, c.atom.occ, *c.atom.aniso.elements_pdb()]
+                            for c in atoms], dtype=torch.float64)
+    anisotropic = (numbers[:, 5:] != 0).any(-1)
+    U = numbers[:, 5:].contiguous() if bool(anisotropic.any()) else None
+    B = numbers[:, 3] if U is None else torch.where(anisotropic, U[:, :3].mean(-1) * B_PER_U, numbers[:, 3])
+    crystal = Crystal(
+        numbers[:, :3].contiguous(), B, U, anisotropic, numbers[:, 4].contiguous(),
+        tuple(_scatterer(c.atom, charges) for c in atoms), tuple(_name(c) for c in atoms),
+        tuple(c.atom.altloc.strip("\0") for c in atoms), structure.cell, spacegroup, structure if hydrogens else None)
+    check_crystal(crystal)
+    return crystal
+
+
+def gemmi_from_crystal(crystal: Crystal) -> gemmi.Structure:
+    """A copy of the crystal's gemmi structure with the crystal's parameters (one state) in its first model.
+
+    Raises
+    ------
+    InputError
+        Where the crystal has no structure or holds several states.
+    """
+    if crystal.structure is None:
+        raise InputError("This crystal was not read from a structure file, so there is no hierarchy to write.")
+    check_shape("xyz", crystal.xyz, (len(crystal), 3))
+    structure = crystal.structure.clone()
+    columns = zip(structure[0].all(), crystal.xyz.tolist(), crystal.B.tolist(), crystal.occupancy.tolist(), strict=True)
+    for i, (cra, xyz, B, occupancy) in enumerate(columns):
+        cra.atom.pos = gemmi.Position(*xyz)
+        cra.atom.b_iso, cra.atom.occ = B, occupancy
+        if crystal.U is not None and crystal.anisotropic[i]:
+            cra.atom.aniso = gemmi.SMat33f(*crystal.U[i].tolist())
+            cra.atom.b_iso = float(crystal.U[i, :3].mean()) * B_PER_U
+    return structure
+
+
+def check_crystal(crystal: Crystal) -> None:
+    """Raise `InputError` unless shapes agree, all numbers are finite, and B and occupancy are not negative.
+
+    U may fail to be positive definite: deposited models do, by rounding.
+    """
+    n = len(crystal)
+    if crystal.xyz.shape[-2:] != (n, 3) or crystal.B.shape[-1:] != (n,) or crystal.occupancy.shape[-1:] != (n,):
+        raise InputError(f"{n} scatterers, but xyz {tuple(crystal.xyz.shape)}, B {tuple(crystal.B.shape)}, "
+                         f"occupancy {tuple(crystal.occupancy.shape)}; each needs (..., {n}).")
+    for name in ("xyz", "B", "occupancy"):
+        check_finite(name, getattr(crystal, name))
+    if (crystal.occupancy < 0).any():
+        raise InputError(f"The occupancy of {_first(crystal, crystal.occupancy < 0)} is below zero.")
+    if (crystal.B < 0).any():
+        raise InputError(f"The B factor of {_first(crystal, crystal.B < 0)} is below zero.")
+    if crystal.U is not None:
+        check_finite("U", crystal.U)
+
+
+def symmetric(U: torch.Tensor) -> torch.Tensor:
+    """(..., 3, 3) matrix of six elements 11 22 33 12 13 23, (..., 6)."""
+    return U[..., [0, 3, 4, 3, 1, 5, 4, 5, 2]].unflatten(-1, (3, 3))
+
+
+def _first(crystal: Crystal, bad: torch.Tensor) -> str:
+    return crystal.name[int(bad.nonzero()[0, -1])]
+
+
+def _scatterer(atom: gemmi.Atom, charges: bool) -> str:
+    if not charges or atom.charge == 0:
+        return atom.element.name
+    return f"{atom.element.name}{abs(atom.charge)}{'+' if atom.charge > 0 else '-'}"
+
+
+def _name(cra: gemmi.CRA) -> str:
+    altloc = f"/{cra.atom.altloc}" if cra.atom.has_altloc() else ""
+    return f"{cra.chain.name}/{cra.residue.name} {cra.residue.seqid}/{cra.atom.name}{altloc}"
