@@ -4,9 +4,10 @@
     type B      image (BATCH)
     type Y      M/ISYM = 256 M + ISYM, which operator brought the observed index into the asymmetric unit
 
-Three conventions are in use and all are read: reduced indices with M/ISYM (CCP4, DIALS, reciprocalspaceship),
-which is undone with the symmetry operators in the order of the file's own header; observed indices with
-ISYM = 1 everywhere; observed indices without M/ISYM.
+Three conventions are in use and all are read: reduced indices with M/ISYM (CCP4, DIALS,
+reciprocalspaceship), which is undone with the symmetry operators in the order of the file's own header;
+observed indices with ISYM = 1 everywhere; observed indices without M/ISYM. Partially recorded reflections
+(M = 1) are summed where the file says how: see `bayesref.io.partials`.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ import gemmi
 import numpy as np
 
 from bayesref._checks import InputError
+from bayesref.io.partials import sum_partials
 from bayesref.io.table import SpotTable, require_column
 
 
@@ -42,25 +44,33 @@ def read_mtz(
     intensity = _intensity(path, mtz, intensity_key)
     sigma = _sigma(path, mtz, intensity, sigma_key)
     image = _image(path, mtz, image_key)
-    _undo_isym(path, mtz)
+    is_partial = _undo_isym(path, mtz)
     columns = {c.label: c.array for c in mtz.columns}
-    image_number = np.asarray(columns[image], dtype=np.float64)
-    missing = ~np.isfinite(image_number)
-    candidates = [c.label for c in mtz.columns_with_type("J")]
-    others = [c for c in candidates if c != intensity]
+    hkl = np.ascontiguousarray(mtz.make_miller_array())
+    number = np.asarray(columns[image], dtype=np.float64)
+    missing = ~np.isfinite(number)
+    number = np.where(missing, 0, np.rint(number)).astype(np.int64)
+    I, SIGI = _values(mtz, columns[intensity]), _values(mtz, columns[sigma])
+    flagged = {"without image": missing}
+    # Stills are flagged as partial too, but have nothing to be summed with, and neither of these columns.
+    part, fraction = columns.get("MPART"), columns.get("FRACTIONCALC")
+    if is_partial.any() and (part is not None or fraction is not None):
+        I, SIGI, more = sum_partials(hkl, number, I, SIGI, is_partial, part, fraction)
+        flagged |= more
+    others = ", ".join(c.label for c in mtz.columns_with_type("J") if c.label != intensity)
     return SpotTable(
         name=str(path),
         format="MTZ",
-        hkl=np.ascontiguousarray(mtz.make_miller_array()),
-        I=_values(mtz, columns[intensity]),
-        SIGI=_values(mtz, columns[sigma]),
-        image=np.where(missing, 0, np.rint(image_number)).astype(np.int64),
+        hkl=hkl,
+        I=I,
+        SIGI=SIGI,
+        image=number,
         columns={k: v for k, v in columns.items() if k not in ("H", "K", "L", "M/ISYM")},
         cell=mtz.cell,
         spacegroup=mtz.spacegroup,
-        flagged={"without image": missing},
+        flagged=flagged,
         sigma_name=sigma,
-        notes=(f"intensity {intensity} (also there: {', '.join(others)}), sigma {sigma}",) if others else (),
+        notes=(f"intensity {intensity} (also there: {others}), sigma {sigma}",) if others else (),
     )
 
 
@@ -125,19 +135,25 @@ def _image(path: Path, mtz: gemmi.Mtz, key: str | None) -> str:
     return labels[0]
 
 
-def _undo_isym(path: Path, mtz: gemmi.Mtz) -> None:
-    """Bring the indices of `mtz` back to those observed, in place."""
+def _undo_isym(path: Path, mtz: gemmi.Mtz) -> np.ndarray:
+    """Bring the indices of `mtz` back to those observed, in place.
+
+    Returns
+    -------
+    (row,) bool : the flag M, partially recorded
+    """
     columns = mtz.columns_with_type("Y")
     if not columns:
-        return
+        return np.zeros(mtz.nreflections, dtype=bool)
     columns[0].label = "M/ISYM"  # some programs write M_ISYM; gemmi looks for this name
-    isym = np.asarray(columns[0].array) % 256
+    M, isym = np.divmod(np.asarray(columns[0].array), 256)
     if not ((isym >= 1) & (isym <= 2 * mtz.nsymop)).all():
         raise InputError(
             f"{path}: column M/ISYM has operator numbers outside 1 to {2 * mtz.nsymop}, so the observed "
             "indices cannot be recovered; write the file again with the program that made it."
         )
     mtz.switch_to_original_hkl()
+    return M > 0
 
 
 def _values(mtz: gemmi.Mtz, column: np.ndarray) -> np.ndarray:

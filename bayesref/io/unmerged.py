@@ -119,7 +119,7 @@ def common_crystal(
     else:
         known = [(as_cell(t.cell), t.name) for t in tables if t.cell is not None]
         if not known:
-            raise InputError(f"{tables[0].name} has no unit cell; give one with cell.")
+            raise InputError(f"{tables[0].name} ({tables[0].format}) has no unit cell; give one with cell.")
         unit_cell = mean_cell([c for c, _ in known], [name for _, name in known])
     group = as_spacegroup(spacegroup) if spacegroup is not None else _common_spacegroup(tables)
     check_compatible(unit_cell, group)
@@ -129,7 +129,9 @@ def common_crystal(
 def _common_spacegroup(tables: Sequence[SpotTable]) -> gemmi.SpaceGroup:
     known = [(t.spacegroup, t.name) for t in tables if t.spacegroup is not None]
     if not known:
-        raise InputError(f"{tables[0].name} has no space group; give one with spacegroup.")
+        raise InputError(
+            f"{tables[0].name} ({tables[0].format}) has no space group; give one with spacegroup."
+        )
     group, first = known[0]
     for other, name in known[1:]:
         if other.xhm() != group.xhm():

@@ -7,31 +7,6 @@ import pytest
 from bayesref._checks import InputError
 from bayesref.io.unmerged import read_unmerged
 
-CELL = gemmi.UnitCell(30, 40, 50, 90, 90, 90)
-
-
-def write_mtz(path, columns, cell=CELL, spacegroup="P 21 21 21"):
-    """An MTZ from {label: (type, values)}; H, K, L come first."""
-    mtz = gemmi.Mtz()
-    mtz.spacegroup = gemmi.SpaceGroup(spacegroup)
-    mtz.set_cell_for_all(cell)
-    mtz.add_dataset("base")
-    for label, (kind, _) in columns.items():
-        mtz.add_column(label, kind)
-    mtz.set_data(np.stack([np.asarray(x, dtype=np.float32) for _, x in columns.values()], axis=1))
-    mtz.write_to_file(str(path))
-    return path
-
-
-def spots(n=200, seed=0, **more):
-    """Columns of an unmerged file with indices as observed."""
-    rng = np.random.default_rng(seed)
-    h, k, l = rng.integers(1, 5, size=(3, n)) * rng.choice([-1, 1], size=(3, n))
-    columns = {"H": ("H", h), "K": ("H", k), "L": ("H", l)}
-    columns |= {"I": ("J", 100 * rng.exponential(size=n)), "SIGI": ("Q", rng.uniform(1, 2, n))}
-    columns |= {"BATCH": ("B", rng.integers(1, 6, n) * 2), "X": ("R", rng.normal(size=n))}
-    return {k: v for k, v in (columns | more).items() if v is not None}
-
 
 @pytest.mark.data
 def test_pyp_time_points_kept_apart(data_dir):
@@ -67,10 +42,10 @@ def test_pyp_spot_by_spot(data_dir):
     )
 
 
-def test_reduced_indices_are_brought_back_to_those_observed(tmp_path):
+def test_reduced_indices_are_brought_back_to_those_observed(make_mtz, tmp_path):
     import reciprocalspaceship as rs
 
-    observed = read_unmerged(write_mtz(tmp_path / "observed.mtz", spots()))
+    observed = read_unmerged(make_mtz("observed.mtz"))
     reduced = rs.read_mtz(str(tmp_path / "observed.mtz"))
     reduced.merged = False
     reduced.write_mtz(str(tmp_path / "reduced.mtz"))  # writes indices in the asu, with M/ISYM
@@ -82,13 +57,13 @@ def test_reduced_indices_are_brought_back_to_those_observed(tmp_path):
     assert observed.image_number.tolist() == [2, 4, 6, 8, 10]
 
 
-def test_columns_are_found_by_type_and_can_be_named(tmp_path):
+def test_columns_are_found_by_type_and_can_be_named(make_mtz):
     extra = {
         "IPR": ("J", np.full(200, 7.0)),
         "SIGIPR": ("Q", np.full(200, 3.0)),
         "FRAME": ("I", np.arange(200)),
     }
-    path = write_mtz(tmp_path / "a.mtz", spots(**extra))
+    path = make_mtz(columns=make_mtz.spots(**extra))
     obs = read_unmerged(path)
     assert float(obs.I.std()) > 0
     assert "intensity I (also there: IPR), sigma SIGI" in str(obs.report)
@@ -100,17 +75,15 @@ def test_columns_are_found_by_type_and_can_be_named(tmp_path):
     assert obs.n_image == 200
 
 
-def test_rows_left_out_are_counted_under_one_cause_each(tmp_path):
-    columns = spots()
+def test_rows_left_out_are_counted_under_one_cause_each(make_mtz):
+    columns = make_mtz.spots()
     h, I, sigma, batch = (np.array(columns[k][1], dtype=float) for k in ("H", "I", "SIGI", "BATCH"))
     I[0], sigma[1], sigma[2:4], I[4], batch[5] = np.nan, np.inf, 0, -3.0, np.nan
     sigma[5] = -1  # and no image: counted once
     hkl = np.stack([columns[k][1] for k in "HKL"], axis=1)
     hkl[6:9] = [3, 0, 0], [0, 0, 0], [0, 5, 0]
-    path = write_mtz(
-        tmp_path / "a.mtz",
-        {k: (v[0], x) for (k, v), x in zip(columns.items(), [*hkl.T, I, sigma, batch, h], strict=True)},
-    )
+    values = [*hkl.T, I, sigma, batch, h]
+    path = make_mtz(columns={k: (v[0], x) for (k, v), x in zip(columns.items(), values, strict=True)})
     obs = read_unmerged(path)
     (report,) = obs.report.files
     expected = {"without image": 1, "not finite": 2, "sigma <= 0": 2, "systematically absent": 3}
@@ -122,8 +95,8 @@ def test_rows_left_out_are_counted_under_one_cause_each(tmp_path):
     assert "2 sigma <= 0" in str(obs.report)
 
 
-def test_cutoffs(tmp_path):
-    path = write_mtz(tmp_path / "a.mtz", spots())
+def test_cutoffs(make_mtz):
+    path = make_mtz()
     whole = read_unmerged(path)
     d = whole.asu.dHKL[whole.hkl_id]
     part = read_unmerged(path, dmin=9.0, dmax=15.0)
@@ -133,9 +106,9 @@ def test_cutoffs(tmp_path):
     assert len(part) == int((whole.I / whole.SIGI >= 10).sum())
 
 
-def test_files_share_images_cell_and_reflections(tmp_path):
-    a = write_mtz(tmp_path / "a.mtz", spots(seed=1))
-    b = write_mtz(tmp_path / "b.mtz", spots(seed=2), cell=gemmi.UnitCell(30.3, 40, 50, 90, 90, 90))
+def test_files_share_images_cell_and_reflections(make_mtz):
+    a = make_mtz("a.mtz", make_mtz.spots(seed=1))
+    b = make_mtz("b.mtz", make_mtz.spots(seed=2), cell=(30.3, 40, 50, 90, 90, 90))
     obs = read_unmerged([a, b], metadata_keys=["BATCH", "file_id", "image_id"])
     assert obs.n_image == 10
     assert obs.image_file.tolist() == [0] * 5 + [1] * 5
@@ -145,8 +118,8 @@ def test_files_share_images_cell_and_reflections(tmp_path):
     assert read_unmerged([a, b], cell=[31, 40, 50, 90, 90, 90]).asu.cell.a == 31
 
 
-def test_anomalous_and_space_group_override(tmp_path):
-    path = write_mtz(tmp_path / "a.mtz", spots(n=2000))
+def test_anomalous_and_space_group_override(make_mtz):
+    path = make_mtz(columns=make_mtz.spots(n=2000))
     merged, anomalous = read_unmerged(path), read_unmerged(path, anomalous=True)
     assert len(merged.asu) == 64
     assert len(anomalous.asu) == 128
