@@ -9,6 +9,7 @@ Columns: I, SigI, peak, background, X and Y (fs and ss on the detector, pixels),
 angular_ewald_offset.
 """
 
+import mmap
 from pathlib import Path
 
 import gemmi
@@ -63,7 +64,10 @@ def read_crystfel(
 
 
 def _load(path: Path) -> tuple[rs.DataSet, gemmi.UnitCell]:
-    if "--- Begin crystal" not in path.read_text(encoding="utf-8", errors="replace"):
+    # Streams may be larger than memory.
+    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        indexed = text.find(b"--- Begin crystal") >= 0
+    if not indexed:
         raise InputError(f"{path} has no indexed crystal; expected a CrystFEL stream with reflections.")
     try:
         loader = StreamLoader(str(path))

@@ -150,6 +150,8 @@ def _correction(table, intensity: str, is_scan) -> np.ndarray:
 
 
 def _image(table, is_scan) -> np.ndarray:
+    if not is_scan.any():
+        return table["id"] + 1
     frame = np.floor(table["xyzcal.px.2"]) if "xyzcal.px.2" in table else np.zeros(len(table["id"]))
     return table["id"] * FRAMES_PER_EXPERIMENT + np.where(is_scan, frame + 1, 0).astype(np.int64)
 

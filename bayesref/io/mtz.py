@@ -46,12 +46,12 @@ def read_mtz(
     image = _image(path, mtz, image_key)
     is_partial = _undo_isym(path, mtz)
     columns = {c.label: c.array for c in mtz.columns}
-    hkl = np.ascontiguousarray(mtz.make_miller_array())
+    hkl, unindexed = _indices(mtz)
     number = np.asarray(columns[image], dtype=np.float64)
     missing = ~np.isfinite(number)
     number = np.where(missing, 0, np.rint(number)).astype(np.int64)
     I, SIGI = _values(mtz, columns[intensity]), _values(mtz, columns[sigma])
-    flagged = {"without image": missing}
+    flagged = {"without indices": unindexed, "without image": missing}
     # Stills are flagged as partial too, but have nothing to be summed with, and neither of these columns.
     part, fraction = columns.get("MPART"), columns.get("FRACTIONCALC")
     if is_partial.any() and (part is not None or fraction is not None):
@@ -154,6 +154,14 @@ def _undo_isym(path: Path, mtz: gemmi.Mtz) -> np.ndarray:
         )
     mtz.switch_to_original_hkl()
     return M > 0
+
+
+def _indices(mtz: gemmi.Mtz) -> tuple[np.ndarray, np.ndarray]:
+    """hkl (row, 3) int32, and (row,) bool where the file has no number for them (hkl is 0 there)."""
+    missing = np.asarray(~np.isfinite(mtz.array[:, :3]).all(axis=1))
+    hkl = np.ascontiguousarray(mtz.make_miller_array())
+    hkl[missing] = 0
+    return hkl, missing
 
 
 def _values(mtz: gemmi.Mtz, column: np.ndarray) -> np.ndarray:

@@ -117,13 +117,20 @@ def common_crystal(
     if cell is not None:
         unit_cell = as_cell(cell)
     else:
-        known = [(as_cell(t.cell), t.name) for t in tables if t.cell is not None]
+        known = [(_checked(t.cell, t.name), t.name) for t in tables if t.cell is not None]
         if not known:
             raise InputError(f"{tables[0].name} ({tables[0].format}) has no unit cell; give one with cell.")
         unit_cell = mean_cell([c for c, _ in known], [name for _, name in known])
     group = as_spacegroup(spacegroup) if spacegroup is not None else _common_spacegroup(tables)
     check_compatible(unit_cell, group)
     return unit_cell, group
+
+
+def _checked(cell: gemmi.UnitCell, name: str) -> gemmi.UnitCell:
+    try:
+        return as_cell(cell)
+    except InputError as e:
+        raise InputError(f"{name}: {e}") from None
 
 
 def _common_spacegroup(tables: Sequence[SpotTable]) -> gemmi.SpaceGroup:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayesref._checks import InputError
-from bayesref.crystal.lattice import as_cell, as_spacegroup
+from bayesref.crystal.lattice import as_spacegroup
 from bayesref.io.table import SpotTable, require_column
 
 # XSCALE joins several INPUT_FILEs, each numbered from image 1: keep their images apart.
@@ -121,10 +121,10 @@ def _read_rows(path: Path, names: list[str]) -> pd.DataFrame:
 
 
 def _cell(path: Path, header: str) -> gemmi.UnitCell:
-    found = re.search(r"^!UNIT_CELL_CONSTANTS=(.*)$", header, flags=re.M)
+    found = re.search(r"^!UNIT_CELL_CONSTANTS=((?:\s*[\d.]+){6})\s*$", header, flags=re.M)
     if not found:
-        raise InputError(f"{path} has no !UNIT_CELL_CONSTANTS in its header; write it again with XDS.")
-    return as_cell([float(x) for x in found.group(1).split()])
+        raise InputError(f"{path} has no six !UNIT_CELL_CONSTANTS in its header; write it again with XDS.")
+    return gemmi.UnitCell(*(float(x) for x in found.group(1).split()))
 
 
 def _spacegroup(header: str) -> gemmi.SpaceGroup | None:

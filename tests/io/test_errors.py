@@ -43,14 +43,18 @@ def test_unknown_format(tmp_path):
     refuses(r"spots\.txt has a format that is not known; expected one of MTZ, XDS_ASCII", path)
 
 
-def test_merged_mtz(make_mtz, data_dir):
+def test_merged_mtz(make_mtz):
     columns = make_mtz.spots(n=3, BATCH=None)
     for i, label in enumerate("HKL"):
         columns[label] = ("H", np.arange(1, 4) + i)
     refuses(
         r"a\.mtz holds merged data \(each index occurs once.*give the unmerged", make_mtz(columns=columns)
     )
-    refuses(r"holds merged data", data_dir / "readers" / "data_merged.mtz")
+
+
+@pytest.mark.data
+def test_merged_file_of_a_scaling_program(data_dir):
+    refuses(r"data_merged\.mtz holds merged data", data_dir / "readers" / "data_merged.mtz")
 
 
 def test_columns_missing(make_mtz):
@@ -117,6 +121,8 @@ def test_overrides_that_make_no_sense(make_mtz):
     refuses(r"'P 99' is not a space group", path, spacegroup="P 99")
     refuses(r"P 63 does not fit the unit cell 30 40 50 90 90 90", path, spacegroup="P 63")
     refuses(r"six numbers", path, cell=[1, 2, 3])
+    flat = make_mtz("flat.mtz", cell=(1, 1, 1, 90, 90, 90))
+    refuses(r"flat\.mtz: The unit cell 1 1 1 90 90 90 encloses no volume", flat)
 
 
 def test_operator_numbers_out_of_range(make_mtz):

@@ -55,7 +55,7 @@ def test_damaged_xds_files(readers, tmp_path):
     for old, new, message in (
         ("MERGE=FALSE", "MERGE=TRUE", r"holds merged data \(MERGE=TRUE"),
         ("!END_OF_HEADER\n", "", "no !END_OF_HEADER"),
-        ("!UNIT_CELL_CONSTANTS", "!OLD_CELL", "no !UNIT_CELL_CONSTANTS"),
+        ("!UNIT_CELL_CONSTANTS", "!OLD_CELL", "no six !UNIT_CELL_CONSTANTS"),
         ("  3.047E+00", "  3.x47E+00", "row that is not 12 numbers"),
         ("RECORD=12", "RECORD=13", "names 12 columns in its header .*not the 13 expected"),
         (" 100  65  177.54", "", "row 1 of the data has fewer than 12 numbers"),

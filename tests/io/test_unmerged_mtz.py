@@ -81,16 +81,24 @@ def test_rows_left_out_are_counted_under_one_cause_each(make_mtz):
     I[0], sigma[1], sigma[2:4], I[4], batch[5] = np.nan, np.inf, 0, -3.0, np.nan
     sigma[5] = -1  # and no image: counted once
     hkl = np.stack([columns[k][1] for k in "HKL"], axis=1)
+    hkl = hkl.astype(float)
+    hkl[9, 1] = np.nan
     hkl[6:9] = [3, 0, 0], [0, 0, 0], [0, 5, 0]
     values = [*hkl.T, I, sigma, batch, h]
     path = make_mtz(columns={k: (v[0], x) for (k, v), x in zip(columns.items(), values, strict=True)})
     obs = read_unmerged(path)
     (report,) = obs.report.files
-    expected = {"without image": 1, "not finite": 2, "sigma <= 0": 2, "systematically absent": 3}
+    expected = {
+        "without indices": 1,
+        "without image": 1,
+        "not finite": 2,
+        "sigma <= 0": 2,
+        "systematically absent": 3,
+    }
     assert report.left_out == expected
     assert report.n_read == 200 == report.n_spot + sum(report.left_out.values())
-    assert len(obs) == report.n_spot == 192
-    assert not set(obs.row.tolist()) & {0, 1, 2, 3, 5, 6, 7, 8}
+    assert len(obs) == report.n_spot == 191
+    assert not set(obs.row.tolist()) & {0, 1, 2, 3, 5, 6, 7, 8, 9}
     assert 4 in obs.row.tolist()  # negative intensities stay
     assert "2 sigma <= 0" in str(obs.report)
 
