@@ -93,14 +93,12 @@ def make_plan(crystal: Crystal, hkl: torch.Tensor, factors: FormFactors, rel_err
         R = error_model.find_radius(atoms, S_max, blur, target)
         choices.append((_cost(crystal, shape, atoms, R), shape, blur, R, G))
     _, shape, blur, R, G = min(choices, key=lambda c: c[0])
-    lost = error_model.truncation(atoms, S_max, blur, R) ** 2
-    both = error_model.alias(atoms, S_max, G, blur) ** 2 + atoms.share @ lost / (
-        atoms.share @ error_model.signal(atoms, S_max))
+    predicted = error_model.total(atoms, S_max, G, blur, R)
     weight = torch.exp(blur * stol2) * (crystal.cell.volume / np.prod(shape))
     device = crystal.xyz.device
     return Plan(shape, blur, _fit_radius(atoms, R, len(factors.a)).to(device), factors.to(device),
                 Gather.of(hkl.to(device), operators(crystal.spacegroup), weight.to(device), shape),
-                orthogonalization(crystal.cell), rel_error, float(np.sqrt(both)),
+                orthogonalization(crystal.cell), rel_error, predicted,
                 dtype or (torch.float32 if rel_error >= 1e-5 else torch.float64))
 
 
