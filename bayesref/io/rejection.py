@@ -4,6 +4,7 @@ A row is left out under the first cause that applies:
 
     the format's own mark   | I or SIGI not finite | SIGI <= 0 | systematic absence or (0, 0, 0)
     | d < dmin              | d > dmax             | I/SIGI < cutoff
+    | overlapped harmonic (Laue; `bayesref.io.harmonics`)
 
 Negative intensities stay: they are what a weak reflection looks like. A cut-off on I/SIGI biases weak
 reflections upwards; it exists for stills with many empty predictions.
@@ -16,6 +17,7 @@ import numpy as np
 
 from bayesref._checks import InputError
 from bayesref.crystal.symmetry import is_absent
+from bayesref.io.harmonics import Band, overlapped
 from bayesref.io.table import SpotTable
 
 
@@ -29,9 +31,20 @@ class Cutoffs:
 
 
 def select(
-    table: SpotTable, cell: gemmi.UnitCell, spacegroup: gemmi.SpaceGroup, cutoffs: Cutoffs
+    table: SpotTable,
+    cell: gemmi.UnitCell,
+    spacegroup: gemmi.SpaceGroup,
+    cutoffs: Cutoffs,
+    band: Band | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Rows to keep.
+
+    Parameters
+    ----------
+    table : rows of one file
+    cell, spacegroup : of the crystal
+    cutoffs : limits
+    band : wavelengths of a polychromatic file whose overlapped harmonics are to go
 
     Returns
     -------
@@ -46,6 +59,10 @@ def select(
     left_out = {}
     for cause, bad in _causes(table, cell, spacegroup, cutoffs):
         left_out[cause] = int((keep & bad).sum())
+        keep &= ~bad
+    if band is not None and keep.any():
+        bad = _harmonics(table, keep, cell, spacegroup, band)
+        left_out["overlapped harmonics"] = int(bad.sum())
         keep &= ~bad
     if not keep.any():
         raise InputError(_nothing_left(table, left_out))
@@ -65,6 +82,16 @@ def _causes(table, cell, spacegroup, cutoffs):
         yield "below dmax", d > cutoffs.dmax
     if cutoffs.isigi is not None:
         yield "weak (I/sigma)", np.less(table.I, cutoffs.isigi * table.SIGI)
+
+
+def _harmonics(table, keep, cell, spacegroup, band) -> np.ndarray:
+    """(row,) bool, within the rows kept: the smallest d among these says how far the crystal diffracts."""
+    hkl = table.hkl[keep]
+    d = cell.calculate_d_array(hkl)
+    wavelength = np.asarray(table.columns[band.key][keep], dtype=float)
+    bad = np.zeros(len(table), dtype=bool)
+    bad[keep] = overlapped(hkl, wavelength, d, band=band, dmin=d.min(), spacegroup=spacegroup)
+    return bad
 
 
 def _nothing_left(table: SpotTable, left_out: dict[str, int]) -> str:

@@ -29,6 +29,7 @@ from bayesref.data.metadata import metadata_matrix
 from bayesref.data.observations import Observations
 from bayesref.data.report import FileReport, ReadReport
 from bayesref.io.formats import read_tables
+from bayesref.io.harmonics import wavelength_band
 from bayesref.io.rejection import Cutoffs, select
 from bayesref.io.table import SpotTable
 
@@ -49,6 +50,8 @@ def read_unmerged(
     dmin: float | None = None,
     dmax: float | None = None,
     isigi_cutoff: float | None = None,
+    wavelength_key: str | None = None,
+    keep_harmonics: bool = False,
 ) -> Observations:
     """Read unmerged intensities.
 
@@ -63,6 +66,9 @@ def read_unmerged(
     spacegroup, cell : use these instead of what the files say
     dmin, dmax : resolution limits, Å
     isigi_cutoff : smallest I/SIGI
+    wavelength_key : column of wavelengths of polychromatic (Laue) data, Å; None: a column called 'Wavelength'
+        whose values differ by more than 1 % on one image; '': the data are monochromatic
+    keep_harmonics : keep spots that several harmonics share; they are left out by default
 
     Returns
     -------
@@ -75,7 +81,11 @@ def read_unmerged(
     tables = read_tables(files, intensity_key=intensity_key, sigma_key=sigma_key, image_key=image_key)
     unit_cell, group = common_crystal(tables, cell, spacegroup)
     cutoffs = Cutoffs(dmin, dmax, isigi_cutoff)
-    selected = [select(t, unit_cell, group, cutoffs) for t in tables]
+    bands = [wavelength_band(t, wavelength_key) for t in tables]
+    selected = [
+        select(t, unit_cell, group, cutoffs, None if keep_harmonics else band)
+        for t, band in zip(tables, bands, strict=True)
+    ]
     keep = [k for k, _ in selected]
     spots = _concatenate(tables, keep)
     dataset_id = spots["file_id"] if separate else None
@@ -101,7 +111,7 @@ def read_unmerged(
         image_number=torch.from_numpy(image_number),
         image_file=torch.from_numpy(image_file),
         transform=transform,
-        report=_report(tables, selected, image_file, asu),
+        report=_report(tables, selected, bands, image_file, asu),
     )
 
 
@@ -183,7 +193,7 @@ class _Columns(dict):
         return np.concatenate([t.columns[key][k] for t, k in self._pairs]) if value is None else value
 
 
-def _report(tables, selected, image_file, asu) -> ReadReport:
+def _report(tables, selected, bands, image_file, asu) -> ReadReport:
     n_image = np.bincount(image_file, minlength=len(tables))
     files = tuple(
         FileReport(
@@ -195,9 +205,9 @@ def _report(tables, selected, image_file, asu) -> ReadReport:
             n_image=int(n_image[i]),
             cell=format_cell(t.cell) if t.cell is not None else "",
             spacegroup=t.spacegroup.xhm() if t.spacegroup is not None else "",
-            notes=t.notes,
+            notes=t.notes if band is None else (*t.notes, str(band)),
         )
-        for i, (t, (keep, left_out)) in enumerate(zip(tables, selected, strict=True))
+        for i, (t, (keep, left_out), band) in enumerate(zip(tables, selected, bands, strict=True))
     )
     return ReadReport(
         files=files,
