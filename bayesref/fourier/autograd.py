@@ -110,7 +110,7 @@ class PoseGradient(torch.autograd.Function):
 
 
 class SampleForward(Sample):
-    """`Sample` with its forward derivative in V; apart, because torch.compile refuses functions that have one."""
+    """`Sample` with its forward derivative in V; apart, since torch.compile refuses functions with one."""
 
     @staticmethod
     def jvp(ctx, dV, dx, dM, dt, *_):

@@ -11,6 +11,7 @@ The Ewald sphere of curvature κ bends the slice: k -> (κ|k|²/2, k), κ = ± w
 of a bent slice is complex, so all of the plane is returned.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -163,13 +164,13 @@ class Plane:
         if like.dtype not in REAL:
             raise InputError(f"A transform has dtype complex64 or complex128; this one has {like.dtype}.")
         radius = size / 2 if radius is None else radius
-        x, columns, shape = _stencil(size, d, dims, float(radius), float(curvature))
-        points = torch.from_numpy(x).to(like.device, REAL[like.dtype])
-        return Plane(points, torch.from_numpy(columns).to(like.device), shape, d, size)
+        shape = (size,) * (dims - 1) + (size if curvature else size // 2 + 1,)
+        x, columns = _points(size, d, dims, float(radius), float(curvature), like.dtype, like.device)
+        return Plane(x, columns, shape, d, size)
 
     @property
     def n_columns(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def turns(self, shifts: torch.Tensor | None) -> torch.Tensor | None:
         """t = s/N on all d axes; the beam's component is zero unless given."""
@@ -182,21 +183,31 @@ class Plane:
         return torch.nn.functional.pad(shifts, (missing, 0)) / self.size
 
 
+def _points(size, d, dims, radius, curvature, dtype, device):
+    """`_stencil` as tensors."""
+    x, columns = _stencil(size, d, dims, radius, curvature)
+    return torch.from_numpy(x).to(device, REAL[dtype]), torch.from_numpy(columns).to(device)
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import the compiler with this module.
+_points._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=32)
 def _stencil(size, d, dims, radius, curvature):
-    """numpy x (s, d), columns (s,) and the output's shape. Cached: images of one size share it."""
+    """numpy x (s, d) and columns (s,). Cached: images of one size share them."""
     whole = np.rint(np.fft.fftfreq(size, 1 / size))
     last = whole if curvature else np.arange(size // 2 + 1.0)
     axes = [whole] * (dims - 1) + [last]
     k = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    shape, k = k.shape[:-1], k.reshape(-1, dims)
+    k = k.reshape(-1, dims)
     k2 = (k**2).sum(-1)
     columns = np.flatnonzero(k2 <= radius**2)
     x = np.zeros((len(columns), d))
     x[:, d - dims :] = k[columns]
     if curvature:
         x[:, 0] = 0.5 * curvature * k2[columns]
-    return x, columns, shape
+    return x, columns
 
 
 def _wrap(V, M, kernel, oversampling, size):

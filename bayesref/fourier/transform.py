@@ -68,7 +68,7 @@ def fourier_volume(
     rho : (..., N, N, N), or (..., N, N) with dims = 2; real, N even or odd
     kernel : name or `Kernel`
     oversampling : n/N at the least; n is the next even number without large prime factors. 1 pads nothing.
-    deapodise : by default what the kernel asks for (all but nearest)
+    deapodise : by default what the kernel asks for: Kaiser-Bessel yes, interpolating kernels no
 
     Returns
     -------

@@ -38,7 +38,7 @@ class Blobs:
         c = torch.randn(n, dims, dtype=torch.float64, generator=g)
         r = torch.rand(n, 1, dtype=torch.float64, generator=g)
         self.c = c / c.norm(dim=1, keepdim=True) * r ** (1 / dims) * radius
-        self.sigma = 1.6 + torch.rand(n, dtype=torch.float64, generator=g)
+        self.sigma = 1.6 + 0.4 * torch.rand(n, dtype=torch.float64, generator=g)
         self.a = torch.rand(n, dtype=torch.float64, generator=g)
         self.dims = dims
 

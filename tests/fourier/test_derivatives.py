@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-
-from bayesref.fourier import NotOffered, insert, sample
 from fourier_truth import transform_of_noise
 
+from bayesref.fourier import NotOffered, insert, sample
+
 REAL = torch.float64
-# torch's own doing: its forward-mode tables use torch.jit, and torch.compile instantiates the functions it traces.
+# torch's own doing: forward mode uses torch.jit, and torch.compile instantiates the functions it traces.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),

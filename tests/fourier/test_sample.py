@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from fourier_truth import error, transform_of_noise
 
 from bayesref._checks import InputError
 from bayesref.fourier import insert, kaiser_bessel, sample, to_fourier
-from fourier_truth import error, transform_of_noise
 
 REAL, COMPLEX = torch.float64, torch.complex128
 
