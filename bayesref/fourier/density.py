@@ -171,8 +171,8 @@ class _Density(torch.autograd.Function):
 
 class _Gradient(torch.autograd.Function):
     @staticmethod
-    def forward(grad, *atoms):
-        return torch.ops.bayesref.density_gradient(grad, *atoms)
+    def forward(grad, frac, occupancy, adp, radius2, a, b, index, orth):  # torch.compile takes no *arguments here
+        return torch.ops.bayesref.density_gradient(grad, frac, occupancy, adp, radius2, a, b, index, orth)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -28,7 +28,7 @@ def fft(crystal: Crystal, plan: Plan, backend: str | None = None) -> torch.Tenso
     if len(plan.factors.index) != len(crystal):
         raise InputError(f"The plan is for {len(plan.factors.index)} atoms, the crystal has {len(crystal)}.")
     F = cell_transform(_grid(crystal, plan, plan.factors.a, plan.factors.b, backend), plan.gather)
-    if (plan.factors.f2 != 0).any():
+    if plan.anomalous:
         f2 = plan.factors.f2[:, None]
         F = F + 1j * cell_transform(_grid(crystal, plan, f2, torch.zeros_like(f2), backend), plan.gather)
     return F
@@ -38,10 +38,8 @@ def _grid(crystal: Crystal, plan: Plan, a, b, backend) -> torch.Tensor:
     """Density of the asymmetric unit, blurred, (..., nx, ny, nz)."""
     frac = crystal.xyz.double() @ torch.linalg.inv(plan.orth).T.to(crystal.xyz.device)
     parts = []
-    for rows, tensor in ((~crystal.anisotropic, False), (crystal.anisotropic, True)):
-        if not rows.any():
-            continue
-        pick = slice(None) if rows.all() else rows.nonzero()[:, 0]
+    for rows, tensor in plan.groups:
+        pick = slice(None) if rows is None else rows
         index = plan.factors.index[pick]
         adp, width = _tensor_adp(crystal.U[..., pick, :]) if tensor else (crystal.B[..., pick].double(),) * 2
         p, q, B0 = plan.radius[index].unbind(-1)

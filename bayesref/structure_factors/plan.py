@@ -42,6 +42,8 @@ class Plan:
     factors : form factors of the atoms
     gather : reflections, operators, weights k_h = (V/N) exp(β s²)
     orth : (3, 3) orthogonalisation matrix, Å
+    groups : ((rows or None for all atoms, anisotropic), ...), rows (n,) int64: atoms splatted together
+    anomalous : bool, whether any atom has f''
     rel_error : what was asked for; `predicted` what the error model says
     dtype : of the grid
     """
@@ -52,6 +54,8 @@ class Plan:
     factors: FormFactors
     gather: Gather
     orth: torch.Tensor
+    groups: tuple[tuple[torch.Tensor | None, bool], ...]
+    anomalous: bool
     rel_error: float
     predicted: float
     dtype: torch.dtype
@@ -98,8 +102,16 @@ def make_plan(crystal: Crystal, hkl: torch.Tensor, factors: FormFactors, rel_err
     device = crystal.xyz.device
     return Plan(shape, blur, _fit_radius(atoms, R, len(factors.a)).to(device), factors.to(device),
                 Gather.of(hkl.to(device), operators(crystal.spacegroup), weight.to(device), shape),
-                orthogonalization(crystal.cell), rel_error, predicted,
-                dtype or (torch.float32 if rel_error >= 1e-5 else torch.float64))
+                orthogonalization(crystal.cell), _groups(crystal.anisotropic), bool((factors.f2 != 0).any()),
+                rel_error, predicted, dtype or (torch.float32 if rel_error >= 1e-5 else torch.float64))
+
+
+def _groups(anisotropic: torch.Tensor) -> tuple[tuple[torch.Tensor | None, bool], ...]:
+    if not anisotropic.any():
+        return ((None, False),)
+    if anisotropic.all():
+        return ((None, True),)
+    return ((~anisotropic).nonzero()[:, 0], False), (anisotropic.nonzero()[:, 0], True)
 
 
 def classes(crystal: Crystal, factors: FormFactors) -> error_model.AtomClasses:
