@@ -1,7 +1,23 @@
 """Distributions of amplitudes: priors, posteriors, and the quadrature under them."""
 
 from bayesref.distributions.amplitude_posterior import AmplitudePosterior
+from bayesref.distributions.falloff import wilson_sigma
+from bayesref.distributions.french_wilson import FrenchWilson, french_wilson
 from bayesref.distributions.quadrature import NodePosterior, bracket, legendre, nodes
+from bayesref.distributions.rice_woolfson import RiceWoolfson
+from bayesref.distributions.truncated_normal import TruncatedNormal
 from bayesref.distributions.wilson import Wilson
 
-__all__ = ["AmplitudePosterior", "NodePosterior", "Wilson", "bracket", "legendre", "nodes"]
+__all__ = [
+    "AmplitudePosterior",
+    "FrenchWilson",
+    "NodePosterior",
+    "RiceWoolfson",
+    "TruncatedNormal",
+    "Wilson",
+    "bracket",
+    "french_wilson",
+    "legendre",
+    "nodes",
+    "wilson_sigma",
+]

@@ -6,8 +6,8 @@
     centric Wilson    exp(-a J²/2 + c J) on quadrature nodes, c = b - 1/(2εΣ)
     any other prior   p(F) exp(-a J²/2 + b J) on quadrature nodes between limits from `bracket`
 
-For b > 0 the exponent is taken relative to its maximum b²/(2a), which may exceed 10¹²: the digits left after
-adding it would not resolve the density. `offset` holds what was taken off and returns in `log_normalizer` only.
+For b > 0 the exponent is taken relative to its maximum b²/(2a), which may exceed 10¹²: the digits left
+beside it would not resolve the density. `offset` holds what was taken off; only `log_normalizer` adds it back.
 """
 
 import math
@@ -64,7 +64,9 @@ class Conditional:
             lo, hi = (
                 torch.where(no_spots, x, y) for x, y in ((lo, lo.minimum(like_lo)), (hi, hi.maximum(like_hi)))
             )
-            return bracket(self.log_density, lo, hi, _DROP)
+            return bracket(
+                self.log_density, lo, hi, _DROP, points=17, passes=12
+            )  # one mode, or two close ones
 
     @cached_property
     def nodes(self) -> NodePosterior:

@@ -127,7 +127,7 @@ def log_integral(a, c):
 
 
 def ratio(a, c, n=1):
-    """g_n = E J^n / E J^(n-1), in units of J, so E J = g_1 and E J² = g_1 g_2; differentiable to any order."""
+    """g_n = E J^n / E J^(n-1), so E J = g_1 and E J² = g_1 g_2; differentiable to any order."""
     return _Ratio.apply(*torch.broadcast_tensors(a, c), n)
 
 
@@ -172,13 +172,17 @@ def _icdf(u, a, c):
     lower = u + (1 - u) * torch.special.ndtr(-t)
     # of the two complementary areas the smaller one holds the digits
     z = torch.where(upper < 0.5, -torch.special.ndtri(upper), torch.special.ndtri(lower))
-    near = ((t + z) / root).clamp(min=0)
-    a, c = torch.where(far, a, one), torch.where(far, c, -_FAR * one)
+    J = ((t + z) / root).clamp(min=0)
+    J[far] = _tail_icdf(u[far], a[far], c[far])
+    return J
+
+
+def _tail_icdf(u, a, c):
     E = -torch.log1p(-u)
     J = 2 * E / (-c + torch.sqrt(c * c + 2 * a * E))
     for _ in range(5):  # log S is concave, so Newton cannot diverge; the start is good to 1/t² < 0.12
         J = (J + (log_survival(J, a, c) + E) * torch.exp(log_integral(a, c - a * J))).clamp(min=0)
-    return torch.where(far, J, near)
+    return J
 
 
 def icdf(u, a, c):

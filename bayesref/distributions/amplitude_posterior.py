@@ -7,7 +7,7 @@
     acentric Wilson, t = (b - 1/εΣ)/√a:   log Z = -log(εΣ) - ½ log a + log[Φ(t)/φ(t)]
     all other priors: Gauss-Legendre nodes that follow the mode of prior × likelihood
 
-The marginal log likelihood of the spots is log Z plus Σ_i [-½ log(2π v_i) - I_i²/(2 v_i)], which is free of F.
+The marginal log likelihood of the spots is log Z + Σ_i [-½ log(2π v_i) - I_i²/(2 v_i)].
 One spot with K = 1 is the case of French & Wilson (1978), Acta Cryst. A34, 517.
 """
 
@@ -55,7 +55,7 @@ class AmplitudePosterior(TorchDistribution):
 
     @property
     def _kinds(self):
-        """Rows of the flat batch by kind: [(rows, conditional)]; kept only while no gradient can flow through."""
+        """Rows of the flat batch by kind, [(rows, conditional)]; kept only if no gradient can flow through."""
         if self._kept is None:
             kinds = self._split()
             names = self.prior.arg_constraints

@@ -32,7 +32,7 @@ def _apply(matrix, x):
 
 
 def legendre(n: int, like: torch.Tensor | None = None):
-    """Nodes and weights of n-point Gauss-Legendre quadrature on [-1, 1], each (n,), dtype and device of `like`."""
+    """Nodes and weights of Gauss-Legendre quadrature on [-1, 1], (n,) each, as `like` (else float64)."""
     like = torch.empty((), dtype=torch.float64) if like is None else like
     return tuple(torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in _legendre.gauss(n))
 
@@ -56,7 +56,7 @@ def bracket(
 
     Each pass lays a grid, keeps the span of the points that are high enough and one cell more on either side,
     so that nothing between two grid points is lost. A pass narrows a sharp peak (points - 1)/4 fold: 8 passes
-    reach 10⁻⁷ of the first span. Several modes stay together in one span, as long as the first grid sees each.
+    reach 10⁻⁷ of the first span. Several modes stay in one span as long as the grid of a pass sees each.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class NodePosterior:
     Attributes
     ----------
     lo, hi : (*batch), limits outside which the density is negligible
-    log_density : (node, *batch), log of the unnormalised density at `nodes(lo, hi, n)`; gradients flow through it
+    log_density : (node, *batch), log of the unnormalised density at `nodes(lo, hi, n)`; carries gradients
     """
 
     lo: torch.Tensor
@@ -193,6 +193,7 @@ class NodePosterior:
 
     def _invert(self, d, u):
         """y with Σ d_k P_k(y) = u: Newton kept inside a shrinking interval."""
+        eps = torch.finfo(u.dtype).eps
         lo, hi, y = self._cell(d, u)
         for _ in range(_STEPS):
             value, slope = _legendre.series(d, y)
@@ -200,7 +201,9 @@ class NodePosterior:
             lo, hi = torch.where(above, lo, y), torch.where(above, y, hi)
             newton = y - (value - u) / slope
             new = torch.where((newton > lo) & (newton < hi), newton, 0.5 * (lo + hi))
-            done = (new - y).abs().max() < 8 * torch.finfo(y.dtype).eps
+            # where the cdf is flat to rounding, its value is all that can be met
+            new = torch.where((value - u).abs() <= 2 * eps, y, new)
+            done = (new - y).abs().max() < 8 * eps
             y = new
             if bool(done):
                 break

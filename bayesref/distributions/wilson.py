@@ -56,19 +56,20 @@ class Wilson(TorchDistribution):
     @property
     def mean(self):
         """E F, (*batch): √(π εΣ)/2 acentric, √(2 εΣ/π) centric."""
-        factor = torch.where(self.centric, math.sqrt(2 / math.pi), math.sqrt(math.pi) / 2)
-        return factor.to(self.Sigma) * self.mean_intensity.sqrt()
+        V = self.mean_intensity
+        return torch.where(self.centric, (2 / math.pi * V).sqrt(), (math.pi / 4 * V).sqrt())
 
     @property
     def variance(self):
         """Var F, (*batch)."""
-        factor = torch.where(self.centric, 1 - 2 / math.pi, 1 - math.pi / 4)
-        return factor.to(self.Sigma) * self.mean_intensity
+        V = self.mean_intensity
+        return torch.where(self.centric, (1 - 2 / math.pi) * V, (1 - math.pi / 4) * V)
 
     def interval(self, drop):
         """Limits (lo, hi) of F beyond which log p is more than `drop` below its maximum, (*batch) each."""
-        width = torch.where(self.centric, 2.0, 1.0).to(self.Sigma) * (drop + 3)  # 3: room for log F
-        return torch.zeros_like(self.Sigma), (width * self.mean_intensity).sqrt()
+        V = self.mean_intensity
+        width = torch.where(self.centric, 2 * V, V) * (drop + 3)  # 3: room for log F
+        return torch.zeros_like(V), width.sqrt()
 
     def log_prob(self, value):
         """log p(F) for F (*sample, *batch)."""
