@@ -3,6 +3,7 @@
 Spots are sorted by reflection, so those of one reflection are contiguous.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -34,6 +35,7 @@ class Observations:
     image_file : (image,) int64, which input file each image is in, or None
     transform : how `metadata` came from the columns of the files, or None
     report : what was read and left out, or None
+    typical_SIGI : median of SIGI; subsets and slices keep that of the whole
     """
 
     asu: ReciprocalASU
@@ -52,6 +54,11 @@ class Observations:
     image_file: torch.Tensor | None = None
     transform: MetadataTransform | None = None
     report: ReadReport | None = None
+    typical_SIGI: float = math.nan
+
+    def __post_init__(self):
+        if math.isnan(self.typical_SIGI) and len(self.SIGI):
+            object.__setattr__(self, "typical_SIGI", float(self.SIGI.median()))
 
     def __len__(self) -> int:
         return len(self.I)

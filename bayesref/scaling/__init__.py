@@ -1,1 +1,1 @@
-
+"""Scales: from what is known of a spot to log K."""

@@ -1,0 +1,110 @@
+"""The latent variables of a model, amplitudes aside, as one unconstrained vector.
+
+    θ = (T_1(z_1), T_2(z_2), ...),     log p(z) = Σ log p(θ) + log |∂T/∂z|
+
+A model that bayesref fits samples amplitudes at the site "F", observes intensities at the site "I", and may sample
+anything continuous besides. Those other sites are laid end to end in z; the sites that `pyro.condition` fixes
+are data, and do not appear.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyro
+import torch
+from pyro import poutine
+from torch.distributions import biject_to
+
+from bayesref._checks import InputError
+
+AMPLITUDE, INTENSITY = "F", "I"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One latent site: its place in z, its shape and its transform from the real numbers."""
+
+    where: slice
+    shape: torch.Size
+    transform: Callable
+    start: torch.Tensor
+
+
+def trace_model(model, args, values):
+    """Trace of the model with these sites set, without argument checks (they read values back)."""
+    with pyro.validation_enabled(False):
+        return poutine.trace(poutine.condition(model, data=values)).get_trace(*args)
+
+
+class Latents:
+    """Sites of `model(*args)` that are sampled, except the amplitudes.
+
+    Parameters
+    ----------
+    model : Pyro model with sites "F" and "I"
+    args : its arguments
+
+    Raises
+    ------
+    InputError : no site "F", or "I" is not observed
+    """
+
+    def __init__(self, model, args):
+        with torch.no_grad(), pyro.validation_enabled(False):
+            trace = poutine.trace(model).get_trace(*args)
+        sites = {
+            name: s for name, s in trace.nodes.items()
+            if s["type"] == "sample" and not isinstance(s["fn"], poutine.subsample_messenger._Subsample)
+        }  # fmt: skip
+        if AMPLITUDE not in sites or INTENSITY not in sites or not sites[INTENSITY]["is_observed"]:
+            raise InputError(
+                f"The model samples {', '.join(sites) or 'nothing'}; it must sample amplitudes at the site 'F' and "
+                "observe intensities at the site 'I' (see models/merge.py)."
+            )
+        self.sites: dict[str, Site] = {}
+        n = 0
+        for name, s in sites.items():
+            if s["is_observed"] or name == AMPLITUDE:
+                continue
+            transform = biject_to(s["fn"].support)
+            start = transform.inv(_typical(s["fn"]))
+            self.sites[name] = Site(slice(n, n + start.numel()), start.shape, transform, start.reshape(-1))
+            n += start.numel()
+        self.n = n
+
+    def start(self) -> torch.Tensor:
+        """z at the prior's median or mean, (latent,)."""
+        parts = [s.start for s in self.sites.values()]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def unpack(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Values of the sites, in their own shapes and units."""
+        return {k: s.transform(z[s.where].reshape(s.shape)) for k, s in self.sites.items()}
+
+    def pack(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The inverse of `unpack`, (latent,)."""
+        return torch.cat([s.transform.inv(values[k]).reshape(-1) for k, s in self.sites.items()])
+
+    def log_prior(self, z: torch.Tensor, trace) -> torch.Tensor:
+        """log p(z), with the Jacobian of the transforms, from a trace of the model at z."""
+        total = z.new_zeros(())
+        for k, s in self.sites.items():
+            x = z[s.where].reshape(s.shape)
+            node = trace.nodes[k]
+            total = total + node["fn"].log_prob(node["value"]).sum()
+            total = total + s.transform.log_abs_det_jacobian(x, node["value"]).sum()
+        return total
+
+
+def _typical(fn):
+    """A point well inside the prior: the median where there is one, else the mean, else a draw."""
+    base = fn
+    while hasattr(base, "base_dist"):
+        if isinstance(base, torch.distributions.LogNormal):
+            return base.loc.exp().expand(fn.shape())
+        base = base.base_dist
+    try:
+        mean = fn.mean
+        return mean.expand(fn.shape()).clone() if torch.isfinite(mean).all() else fn.sample()
+    except NotImplementedError:
+        return fn.sample()

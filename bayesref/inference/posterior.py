@@ -1,0 +1,134 @@
+"""What a fit leaves: a Gaussian posterior of the latents, and from it the posterior of every amplitude.
+
+    z ~ Normal(m, C),     p(F | I) = E_z p(F | I, z)
+    E F = mean_s E_s F,   Var F = mean_s Var_s F + var_s E_s F            s: draws of z
+
+Merged amplitudes have no overall scale of their own: draws are brought to one scale before their variance is
+taken, so that SIGF holds the errors of the scale that depend on the reflection, and not the one that does not.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from bayesref.distributions import NodePosterior, nodes
+from bayesref.inference.collapsed import DROP, Collapsed
+from bayesref.inference.latents import Latents
+
+
+@dataclass(frozen=True)
+class Amplitudes:
+    """Posterior of amplitudes, on the scale where ⟨F²⟩ = ε.
+
+    Attributes
+    ----------
+    F, SIGF : (hkl,) mean and standard deviation of F
+    I, SIGI : (hkl,) mean and standard deviation of F²
+    N : (hkl,) int64, number of spots
+    draws : (draw, hkl) float32 draws of F, or None
+    """
+
+    F: torch.Tensor
+    SIGF: torch.Tensor
+    I: torch.Tensor
+    SIGI: torch.Tensor
+    N: torch.Tensor
+    draws: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Result of `fit`.
+
+    Attributes
+    ----------
+    model, obs, args : what was fitted
+    latents : Latents, the meaning of z
+    mean : (latent,) m
+    root : (latent, latent), C = root rootᵀ
+    log_joint : log p(I, m)
+    elbo : E_q[log p(I, z) - log q(z)], from the draws that `elbo_error` belongs to
+    history : one dict per step: step, phase, elbo, seconds, evaluations
+    reason : why the fit stopped
+    converged : whether it stopped because nothing more was to be gained
+    """
+
+    model: object
+    obs: object
+    args: tuple
+    latents: Latents
+    mean: torch.Tensor
+    root: torch.Tensor
+    log_joint: float
+    elbo: float = float("nan")
+    elbo_error: float = float("nan")
+    history: list = field(default_factory=list)
+    reason: str = ""
+    converged: bool = True
+
+    def draw(self, n: int, seed: int = 0) -> torch.Tensor:
+        """Draws of z, (draw, latent)."""
+        g = torch.Generator().manual_seed(seed)
+        return self.mean + torch.randn(n, len(self.mean), generator=g, dtype=self.mean.dtype) @ self.root.T
+
+    def sites(self, n: int = 200, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Draws of each latent site in its own units, {name: (draw, ...)}."""
+        draws = [self.latents.unpack(z) for z in self.draw(n, seed)]
+        return {k: torch.stack([d[k] for d in draws]) for k in self.latents.sites}
+
+    def linearized(self) -> "Posterior":
+        """The same posterior of a model whose scales are linear about m, for which a Gaussian is meant."""
+        values = self.latents.unpack(self.mean)
+        args = tuple(a.linearized(values[a.site]) if hasattr(a, "linearized") else a for a in self.args)
+        return replace(self, args=args)
+
+    @torch.no_grad()
+    def amplitudes(self, obs=None, n_draws=16, n_samples=0, n_node=24, seed=0) -> Amplitudes:
+        """Posterior of the amplitudes given these observations (default: those fitted).
+
+        Parameters
+        ----------
+        obs : Observations with the same asu, or any that the scale understands
+        n_draws : draws of z; 1 = only its mean, no uncertainty of the scale
+        n_samples : draws of F to keep, spread over the draws of z
+        """
+        obs = self.obs if obs is None else obs
+        me = self.linearized()
+        zs = self.draw(n_draws, seed) if n_draws > 1 else self.mean[None]
+        collapsed = Collapsed(me.model, obs, me.args, me.latents)
+        per_draw = -(-n_samples // len(zs))
+        g = torch.Generator().manual_seed(seed + 1)
+        columns = [_piece_moments(collapsed, p, self.mean, zs, n_node, per_draw, g) for p in collapsed.pieces]
+        EF, VF, EI, VI, samples = (torch.cat(c, -1) for c in zip(*columns, strict=True))
+        factor = _common_scale(EF, VF, obs.counts() > 0)
+        EF, VF, EI, VI = EF * factor, VF * factor**2, EI * factor**2, VI * factor**4
+        draws = None
+        if n_samples:
+            draws = (samples * factor.to(samples)[:, None]).flatten(0, 1)[:n_samples]
+        between = (lambda x: x.var(0)) if len(zs) > 1 else (lambda x: 0.0)
+        return Amplitudes(
+            EF.mean(0), (VF.mean(0) + between(EF)).sqrt(), EI.mean(0), (VI.mean(0) + between(EI)).sqrt(),
+            obs.counts(), draws,
+        )  # fmt: skip
+
+
+def _piece_moments(collapsed, piece, mean, zs, n_node, n_samples, generator):
+    """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), and samples (draw, sample, hkl) in float32."""
+    # Spans come from the mean of z; a draw moves them by its error of scale, for which the wider drop leaves room.
+    lo, hi = collapsed._bracket(piece, collapsed.latents.unpack(mean), drop=1.6 * DROP)
+    F = nodes(lo, hi, n_node)
+    rows = []
+    for z in zs:
+        density = collapsed.log_density(piece, collapsed.latents.unpack(z), F)
+        p = NodePosterior(lo, hi, density)
+        u = torch.rand(n_samples, len(lo), generator=generator, dtype=lo.dtype)
+        samples = p.icdf(u).float() if n_samples else lo.new_zeros(0, len(lo), dtype=torch.float32)
+        rows.append((p.mean, p.variance, p.moment(2), p.central(F**2), samples))
+    return tuple(torch.stack(x) for x in zip(*rows, strict=True))
+
+
+def _common_scale(EF, VF, measured):
+    """Factor that brings each draw's amplitudes to the scale of their mean, (draw, 1)."""
+    target = EF.mean(0)
+    weight = measured / VF.mean(0).clamp(min=1e-300)
+    return ((weight * target * EF).sum(1) / (weight * EF**2).sum(1).clamp(min=1e-300))[:, None]
