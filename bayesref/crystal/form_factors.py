@@ -4,8 +4,8 @@
 
 The constant c is a Gaussian with b = 0. Tables:
 
-    it92      International Tables C (1992), 6.1.1.4: 4 Gaussians and c, to s = 2 Å⁻¹ (from gemmi)
-    wk95      Waasmaier & Kirfel (1995), Acta Cryst. A51, 416: 5 Gaussians and c, to s = 6 Å⁻¹
+    it92      International Tables C (1992), 6.1.1.4: 4 Gaussians and c, to s = 2 Å⁻¹ (from gemmi; bonded hydrogen)
+    wk95      Waasmaier & Kirfel (1995), Acta Cryst. A51, 416: 5 Gaussians and c, to s = 6 Å⁻¹ (free hydrogen)
     electron  International Tables C, 4.3.2.2 (Peng et al.): electron diffraction, 5 Gaussians, in Å (from gemmi)
 
 f' and f'' by wavelength are gemmi's (Cromer & Liberman, 1981, Acta Cryst. A37, 267).

@@ -10,6 +10,7 @@ Second derivatives exist in the `reference` backend only.
 After Ten Eyck (1977), Acta Cryst. A33, 486, and Agarwal (1978), Acta Cryst. A34, 791.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,7 +51,7 @@ def density(frac: torch.Tensor, occupancy: torch.Tensor, adp: torch.Tensor, radi
     tensor = adp.ndim > 1 and adp.shape[-2:] == (frac.shape[-2], 6)
     batch = torch.broadcast_shapes(frac.shape[:-2], occupancy.shape[:-1], radius2.shape[:-1],
                                    adp.shape[:-2] if tensor else adp.shape[:-1])
-    parts = [x.expand(batch + x.shape[x.ndim - k:]).reshape((-1,) + x.shape[x.ndim - k:])
+    parts = [x.expand(batch + x.shape[x.ndim - k:]).reshape((math.prod(batch), *x.shape[x.ndim - k:]))
              for x, k in ((frac, 2), (occupancy, 1), (adp, 2 if tensor else 1), (radius2, 1))]
     constants = (a, b, index, orth.to("cpu", torch.float64))
     shape = [int(n) for n in shape]
