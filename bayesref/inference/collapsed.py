@@ -3,7 +3,8 @@
     log p(I | θ) = Σ_h log ∫ p(F_h) Π_{i in h} p(I_i | F_h, θ) dF_h
 
 Given θ the amplitudes are independent, so each integral is one-dimensional, whatever the error law: Gauss-Legendre
-nodes over the span where the integrand matters (`exact`). With q(F | θ) the exact conditional, the ELBO of any
+nodes over the span where the integrand matters (`exact`). Heavy tails make spans wide and peaks narrow, so that
+the nodes are even in y, F = m + s sinh y, m and s the middle and half width of the peak. With q(F | θ) the exact conditional, the ELBO of any
 q(θ) is E_q[log p(I | θ) + log p(θ) - log q(θ)]: no Monte Carlo noise comes from the amplitudes.
 
 Far from the optimum the spans would have to move with θ. There a normal law with the precision of each spot held
@@ -23,7 +24,8 @@ import torch
 from bayesref.distributions import AmplitudePosterior, NodePosterior, bracket, nodes
 from bayesref.inference.latents import AMPLITUDE, INTENSITY, Latents, trace_model
 
-DROP = 18.0  # log units below the mode where a span ends: ± 6 standard deviations
+DROP = 14.0  # log units below the mode where a span ends; what lies beyond is a millionth
+PEAK = 2.0  # log units below the mode that make the peak: two standard deviations of a normal density
 CHUNK = 25_000  # spots handled at a time, so that (node, spot) arrays stay in the processor's cache
 
 
@@ -34,19 +36,61 @@ def split(obs, n=CHUNK):
     return [obs.slice_reflections(i, j) for i, j in zip(starts, ends.tolist(), strict=True) if j > i]
 
 
-@dataclass
-class Spans:
-    """What an E-step leaves: where each amplitude lies, and how precise each spot is.
+@dataclass(frozen=True)
+class Span:
+    """Where the amplitudes of one piece lie, and the nodes that cover it.
 
     Attributes
     ----------
-    lo, hi : (hkl,), span of the amplitude
-    precision : (spot,), λ
-    m2, m4 : (hkl,), E F² and E F⁴
+    lo, hi : (hkl,), limits of F
+    middle, width : (hkl,), of the peak
     """
 
     lo: torch.Tensor
     hi: torch.Tensor
+    middle: torch.Tensor
+    width: torch.Tensor
+
+    def limits(self):
+        """Limits of y, (hkl,) each."""
+        return tuple(torch.asinh((x - self.middle) / self.width) for x in (self.lo, self.hi))
+
+    def nodes(self, n: int):
+        """F at `n` nodes and log dF/dy there, (node, hkl) each."""
+        y = nodes(*self.limits(), n)
+        return self.F(y), (self.width * y.cosh()).log()
+
+    def F(self, y):
+        """F at y; at the lower limit rounding must not make it negative."""
+        return (self.middle + self.width * y.sinh()).clamp(min=0)
+
+    def posterior(self, log_density, log_slope) -> NodePosterior:
+        """Of y, from the log density of F at `nodes` and what `nodes` returned beside them."""
+        return NodePosterior(*self.limits(), log_density + log_slope)
+
+    def widened(self):
+        """Limits half as wide again on either side, to search from when the scale has moved."""
+        room = 0.5 * (self.hi - self.lo)
+        return (self.lo - room).clamp(min=0), self.hi + room
+
+
+def find_span(log_density, lo, hi, passes=6) -> Span:
+    """Span of a density within `lo`, `hi` (hkl,), by `bracket` at DROP and again at PEAK."""
+    lo, hi = bracket(log_density, lo, hi, drop=DROP, points=17, passes=passes)
+    left, right = bracket(log_density, lo, hi, drop=PEAK, points=17, passes=passes)
+    return Span(lo, hi, 0.5 * (left + right), 0.25 * (right - left).clamp(min=1e-12))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What an E-step leaves beside the span of each amplitude.
+
+    Attributes
+    ----------
+    precision : (spot,), λ
+    m2, m4 : (hkl,), E F² and E F⁴
+    """
+
     precision: torch.Tensor
     m2: torch.Tensor
     m4: torch.Tensor
@@ -66,82 +110,106 @@ class Collapsed:
     def __init__(self, model, obs, args, latents: Latents):
         self.model, self.args, self.latents = model, args, latents
         self.pieces = split(obs)
-        self.spans: list[Spans] = []
+        self.spans: list[Span] = []
+        self.moments: list[Moments] = []
 
-    def _run(self, piece, values, F):
+    def run(self, piece, values, F=None):
+        """Trace of the model over a piece, at F (node, hkl) or at F = 1, where the expected intensity is K."""
+        F = torch.ones(len(piece.asu), dtype=piece.I.dtype) if F is None else F
         return trace_model(self.model, (piece, *self.args), {**values, AMPLITUDE: F})
 
     def log_density(self, piece, values, F, trace=None):
         """log p(F) + Σ log p(I | F) of each reflection at F (node, hkl), same shape."""
-        trace = trace or self._run(piece, values, F)
+        trace = trace or self.run(piece, values, F)
         spot = trace.nodes[INTENSITY]["fn"].log_prob(piece.I)
         total = torch.zeros_like(F).index_add(-1, piece.hkl_id, spot)
         return total + trace.nodes[AMPLITUDE]["fn"].log_prob(F)
 
+    def find_span(self, piece, values, near: Span | None = None) -> Span:
+        """Where the amplitudes of a piece lie; from `near`, a span at a similar scale, in fewer steps."""
+        if near is None:
+            lo, hi = self.run(piece, values).nodes[AMPLITUDE]["fn"].interval(3 * DROP)
+        else:
+            lo, hi = near.widened()
+        return find_span(lambda F: self.log_density(piece, values, F), lo, hi, passes=6 if near is None else 2)
+
     @torch.no_grad()
-    def refresh(self, z: torch.Tensor, n_node: int = 20) -> float:
-        """E-step at z: new spans and precisions. Returns log p(I | θ)."""
+    def refresh(self, z: torch.Tensor, n_node: int = 20, warm: bool = False) -> float:
+        """E-step at z: new spans, moments and precisions. Returns log p(I | θ).
+
+        `warm` starts from the last spans: faster, and safe where the scale has moved by less than a span.
+        """
         values = self.latents.unpack(z)
-        total, self.spans = 0.0, []
-        for piece in self.pieces:
-            lo, hi = self._bracket(piece, values)
-            F = nodes(lo, hi, n_node)
-            with torch.enable_grad():
-                trace = self._run(piece, values, F.detach().requires_grad_())
-                law = trace.nodes[INTENSITY]["fn"]
-                spot = law.log_prob(piece.I)
-                (psi,) = torch.autograd.grad(spot.sum(), law.loc, retain_graph=True)
-            posterior = NodePosterior(lo, hi, self.log_density(piece, values, F, trace))
-            total += float(posterior.log_normalizer.sum())
-            weight = posterior.weight[:, piece.hkl_id]
-            r = piece.I - law.loc
-            precision = (weight * psi * r).sum(0) / (weight * r**2).sum(0).clamp(min=1e-300)
-            self.spans.append(Spans(lo, hi, precision.clamp(min=0), posterior.moment(2), posterior.moment(4)))
-        return total
+        near = self.spans if warm and self.spans else [None] * len(self.pieces)
+        self.spans = [self.find_span(p, values, s) for p, s in zip(self.pieces, near, strict=True)]
+        steps = [self._e_step(p, s, values, n_node) for p, s in zip(self.pieces, self.spans, strict=True)]
+        self.moments = [m for _, m in steps]
+        return sum(value for value, _ in steps)
 
-    def _bracket(self, piece, values, drop=DROP):
-        prior = self._run(piece, values, torch.ones(len(piece.asu), dtype=piece.I.dtype)).nodes[AMPLITUDE]["fn"]
-        lo, hi = prior.interval(drop)
-        return bracket(lambda F: self.log_density(piece, values, F), lo, hi, drop=drop, points=25, passes=6)
+    def _e_step(self, piece, span, values, n_node):
+        F, slope = span.nodes(n_node)
+        with torch.enable_grad():
+            trace = self.run(piece, values, F.requires_grad_())
+            law = trace.nodes[INTENSITY]["fn"]
+            (psi,) = torch.autograd.grad(law.log_prob(piece.I).sum(), law.loc, retain_graph=True)
+        p = span.posterior(self.log_density(piece, values, F, trace), slope)
+        weight, r = p.weight[:, piece.hkl_id], piece.I - law.loc
+        precision = (weight * psi * r).sum(0) / (weight * r**2).sum(0).clamp(min=1e-300)
+        moments = Moments(precision.clamp(min=0), p.expectation(F**2), p.expectation(F**4))
+        return float(p.log_normalizer.sum()), moments
 
-    def exact(self, z: torch.Tensor, n_node: int = 16) -> tuple[float, torch.Tensor]:
-        """log p(I, z) with its gradient, (latent,), by nodes over the spans of the last E-step."""
-        return self._sum(z, lambda piece, span, values: self._exact_piece(piece, span, values, n_node))
+    def exact(self, z: torch.Tensor, fixed=None, n_node: int = 20) -> tuple[float, torch.Tensor]:
+        """log p(I, z) with its gradient, (latent,), by nodes over the spans of the last E-step.
+
+        `fixed` gives the values of sites whose gradient is not wanted (and comes back zero).
+        """
+        return self._sum(z, lambda piece, n, values: self._exact_piece(piece, self.spans[n], values, n_node), fixed)
+
+    @torch.no_grad()
+    def value(self, z: torch.Tensor, n_node: int = 20) -> float:
+        """log p(I, z) as `exact` has it, without the gradient."""
+        values, total = self.latents.unpack(z), 0.0
+        for n, piece in enumerate(self.pieces):
+            log_Z, trace = self._exact_piece(piece, self.spans[n], values, n_node)
+            total += log_Z.item()
+            priors = {k: trace.nodes[k]["fn"] for k in values}
+        return total + self._log_prior(z, values, priors).item()
 
     def _exact_piece(self, piece, span, values, n_node):
-        F = nodes(span.lo, span.hi, n_node)
-        trace = self._run(piece, values, F)
-        return NodePosterior(span.lo, span.hi, self.log_density(piece, values, F, trace)).log_normalizer.sum(), trace
+        F, slope = span.nodes(n_node)
+        trace = self.run(piece, values, F)
+        return span.posterior(self.log_density(piece, values, F, trace), slope).log_normalizer.sum(), trace
 
     def surrogate(self, z: torch.Tensor) -> tuple[float, torch.Tensor]:
         """log p(I, z) with the precisions of the last E-step held fixed, and its gradient, (latent,)."""
         return self._sum(z, self._surrogate_piece)
 
-    def _surrogate_piece(self, piece, span, values):
-        trace = self._run(piece, values, torch.ones(len(piece.asu), dtype=piece.I.dtype))
+    def _surrogate_piece(self, piece, n, values):
+        trace = self.run(piece, values)
         K = trace.nodes[INTENSITY]["fn"].loc
-        a, b = natural_parameters(piece, K, span.precision)
+        a, b = natural_parameters(piece, K, self.moments[n].precision)
         prior = trace.nodes[AMPLITUDE]["fn"]
         return AmplitudePosterior(prior, a, b, n_node=32, validate_args=False).log_normalizer.sum(), trace
 
-    def _sum(self, z, piece_value):
+    def _sum(self, z, piece_value, fixed=None):
+        """Σ over pieces + log p(z), and its gradient in z; each piece's graph is freed before the next."""
         z = z.detach().requires_grad_()
         values = self.latents.unpack(z)
-        leaves = {k: v.detach().requires_grad_() for k, v in values.items()}
-        total, grads = 0.0, {k: torch.zeros_like(v) for k, v in values.items()}
-        for n, (piece, span) in enumerate(zip(self.pieces, self.spans, strict=True)):
-            value, trace = piece_value(piece, span, leaves)
+        leaves = {k: v.detach().requires_grad_() for k, v in values.items() if k not in (fixed or {})}
+        total, grads = 0.0, [torch.zeros_like(v) for v in leaves.values()]
+        for n, piece in enumerate(self.pieces):
+            value, trace = piece_value(piece, n, {**leaves, **(fixed or {})})
             got = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-            for k, g in zip(leaves, got, strict=True):
-                if g is not None:
-                    grads[k] += g
-            total += float(value)
+            grads = [a if g is None else a + g for a, g in zip(grads, got, strict=True)]
+            total += value.item()
             if n == 0:
-                first = {k: trace.nodes[k]["fn"] for k in leaves}
-        log_prior = self._log_prior(z, values, first)
-        outside = sum((grads[k] * v).sum() for k, v in values.items())
-        (grad,) = torch.autograd.grad(log_prior + outside, z)
-        return total + float(log_prior), grad
+                priors = {k: trace.nodes[k]["fn"] for k in values}
+        log_prior = self._log_prior(z, values, priors)
+        likelihood = sum((g * values[k]).sum() for k, g in zip(leaves, grads, strict=True))
+        (grad,) = torch.autograd.grad(log_prior + likelihood, z)
+        for k in fixed or {}:
+            grad[self.latents.sites[k].where] = 0
+        return total + log_prior.item(), grad
 
     def _log_prior(self, z, values, priors):
         total = z.new_zeros(())

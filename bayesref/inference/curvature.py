@@ -22,13 +22,14 @@ def scale_sites(collapsed, z) -> list[str]:
     """Names of the latent sites on which K depends."""
     values = {k: v.detach().requires_grad_() for k, v in collapsed.latents.unpack(z).items()}
     piece = collapsed.pieces[0]
-    trace = collapsed._run(piece, values, torch.ones(len(piece.asu), dtype=piece.I.dtype))
+    trace = collapsed.run(piece, values)
     K = trace.nodes[INTENSITY]["fn"].loc
     grads = torch.autograd.grad(K.sum(), list(values.values()), allow_unused=True)
     return [k for k, g in zip(values, grads, strict=True) if g is not None and bool((g != 0).any())]
 
 
-def _columns(latents, names):
+def columns(latents, names) -> torch.Tensor:
+    """Places in z of the sites `names`, (n,) int64."""
     index = [torch.arange(latents.n)[latents.sites[k].where] for k in names]
     return torch.cat(index) if index else torch.zeros(0, dtype=torch.int64)
 
@@ -46,7 +47,7 @@ def jacobian(collapsed, piece, z, names):
 
         def log_K(x, k=k, site=site):
             changed = {**values, k: site.transform(x.reshape(site.shape))}
-            trace = collapsed._run(piece, changed, torch.ones(len(piece.asu), dtype=piece.I.dtype))
+            trace = collapsed.run(piece, changed)
             return trace.nodes[INTENSITY]["fn"].loc.log()
 
         parts.append(torch.func.jacfwd(log_K, chunk_size=64)(z[site.where]))
@@ -69,11 +70,11 @@ def gauss_newton(collapsed, z, names) -> torch.Tensor:
     """Information of the spots about the sites `names`, prior left out, (latent, latent) of those sites."""
     H = 0.0
     values = collapsed.latents.unpack(z)
-    for piece, span in zip(collapsed.pieces, collapsed.spans, strict=True):
-        trace = collapsed._run(piece, values, torch.ones(len(piece.asu), dtype=piece.I.dtype))
+    for piece, m in zip(collapsed.pieces, collapsed.moments, strict=True):
+        trace = collapsed.run(piece, values)
         K = trace.nodes[INTENSITY]["fn"].loc
-        W = span.precision * K**2 * span.m4[piece.hkl_id]
-        tau = _log_intensity_curvature(trace.nodes[AMPLITUDE]["fn"], span.m2)
+        W = m.precision * K**2 * m.m4[piece.hkl_id]
+        tau = _log_intensity_curvature(trace.nodes[AMPLITUDE]["fn"], m.m2)
         total = torch.zeros_like(tau).index_add(0, piece.hkl_id, W)
         J = jacobian(collapsed, piece, z, names)
         WJ = J * W[:, None]
@@ -88,20 +89,20 @@ def precision(collapsed, z, names, step=0.02) -> torch.Tensor:
     `step` is the length of a difference in z; the error model's latents are logarithms, known to a few per cent.
     """
     latents = collapsed.latents
-    mine = _columns(latents, names)
+    mine = columns(latents, names)
     rest = torch.tensor([i for i in range(latents.n) if i not in set(mine.tolist())], dtype=torch.int64)
     H = torch.zeros(latents.n, latents.n, dtype=z.dtype)
-    H[mine[:, None], mine] = gauss_newton(collapsed, z, names) + _prior_precision(collapsed, z, names)
+    H[mine[:, None], mine] = gauss_newton(collapsed, z, names) + prior_precision(collapsed, z, names)
+    here = collapsed.exact(z)[1] if len(rest) else None
     for i in rest:
         e = torch.zeros_like(z)
         e[i] = step
-        row = (collapsed.exact(z - e)[1] - collapsed.exact(z + e)[1]) / (2 * step)
-        H[i] = H[:, i] = row
+        H[i] = H[:, i] = (here - collapsed.exact(z + e)[1]) / step
     H[rest[:, None], rest] = 0.5 * (H[rest[:, None], rest] + H[rest[:, None], rest].T)
     return H
 
 
-def _prior_precision(collapsed, z, names):
+def prior_precision(collapsed, z, names):
     """-∂² log p(z)/∂z² of the sites `names` (unit for the whitened weights of a scale)."""
     latents, blocks = collapsed.latents, []
     scales = {a.site for a in collapsed.args if hasattr(a, "jacobian")}
@@ -113,7 +114,7 @@ def _prior_precision(collapsed, z, names):
             continue
         values = latents.unpack(z)
         piece = collapsed.pieces[0]
-        prior = collapsed._run(piece, values, torch.ones(len(piece.asu), dtype=z.dtype)).nodes[k]["fn"]
+        prior = collapsed.run(piece, values).nodes[k]["fn"]
 
         def log_prior(x, site=site, prior=prior):
             value = site.transform(x.reshape(site.shape))

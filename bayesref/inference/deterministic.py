@@ -10,14 +10,15 @@ step would still gain, in log units: the fit has converged when that is below `t
 Giordano et al. (2024), J. Mach. Learn. Res. 25, 18 (DADVI); Newton decrement: Boyd & Vandenberghe, section 9.5.
 """
 
+import math
 import time
+from dataclasses import replace
 
 import torch
 from scipy.optimize import minimize
 
-from bayesref._checks import InputError
 from bayesref.inference.collapsed import Collapsed
-from bayesref.inference.curvature import inverse_root, precision, scale_sites, gauss_newton, _columns, _prior_precision
+from bayesref.inference.curvature import columns, gauss_newton, inverse_root, precision, prior_precision, scale_sites
 from bayesref.inference.latents import Latents
 from bayesref.inference.posterior import Posterior
 
@@ -27,7 +28,7 @@ class _State:
 
     def __init__(self, collapsed, z, names, report):
         self.collapsed, self.z, self.names, self.report = collapsed, z, names, report
-        self.mine = _columns(collapsed.latents, names)
+        self.mine = columns(collapsed.latents, names)
         is_rest = torch.ones(len(z), dtype=torch.bool)
         is_rest[self.mine] = False
         self.rest = is_rest.nonzero()[:, 0]
@@ -65,13 +66,19 @@ class _State:
         self.z[rows] += root @ torch.from_numpy(result.x)
         return first[0]
 
+    def fixed_scale(self):
+        """The exact objective with the sites of the scale held where they are."""
+        values = self.collapsed.latents.unpack(self.z)
+        fixed = {k: values[k] for k in self.names}
+        return lambda z: self.collapsed.exact(z, fixed)
+
     def _not_finite(self, grad):
         bad = [k for k, s in self.collapsed.latents.sites.items() if not torch.isfinite(grad[s.where]).all()]
         return f"The likelihood is not finite; the gradient fails at the site {', '.join(bad) or 'I'}."
 
 
 def fit_deterministic(
-    model, obs, args, *, rounds=30, polish=5, tolerance=0.5, n_draws=8, seed=0, report=lambda row: None
+    model, obs, args, *, rounds=30, polish=8, tolerance=0.5, n_draws=4, seed=0, report=lambda row: None
 ) -> Posterior:
     """Maximise the collapsed posterior and give it a Gaussian shape; see the module's text.
 
@@ -91,38 +98,42 @@ def fit_deterministic(
             z[latents.sites[a.site].where] = a.initial().to(z)
     collapsed = Collapsed(model, obs, args, latents)
     s = _State(collapsed, z, scale_sites(collapsed, z), report)
-    converged, gain = False, float("inf")
+    converged, root = False, None
     try:
-        gain = _rounds(s, rounds)
-        converged, gain = _polish(s, polish, tolerance)
+        _rounds(s, rounds)
+        converged, gain, root = _polish(s, polish, tolerance)
         reason = f"a Newton step would gain {gain:.2g} log units" + ("" if converged else ", more than asked")
     except KeyboardInterrupt:
         reason = "interrupted; this is the best so far"
-    log_joint, root = collapsed.refresh(s.z), _root(s)
+    collapsed.refresh(s.z, warm=True)
+    if root is None:
+        root = inverse_root(precision(collapsed, s.z, s.names))
     log_joint, _ = collapsed.exact(s.z)
     posterior = Posterior(
         model, obs, args, latents, s.z, root, log_joint, history=s.history, reason=reason, converged=converged
     )
-    return _with_elbo(posterior, n_draws, seed)
+    return with_elbo(posterior, n_draws, seed)
 
 
 def _rounds(s: _State, rounds: int) -> float:
-    """Alternate scale, error model and prior sds until a round gains less than a log unit per thousand spots."""
+    """Alternate scale, error model and prior sds until a round gains less than a log unit per thousand spots.
+
+    The polish does better from there: it moves scale and error model together.
+    """
     last, n = -float("inf"), sum(len(p) for p in s.collapsed.pieces)
+    eye = torch.eye(len(s.rest), dtype=s.z.dtype)
     for k in range(rounds):
-        value = s.collapsed.refresh(s.z)
+        value = s.collapsed.refresh(s.z, warm=k > 1)
+        s.log("round", value, value - last)
+        if k > 4 and value - last < 1e-3 * n:
+            break
+        last = value
+        if len(s.rest):
+            s.minimize(s.fixed_scale(), s.rest, eye, 4)
+        if k in (1, 3) or (k > 4 and k % 3 == 0):
+            _adapt(s)
         if len(s.mine):
             s.minimize(s.collapsed.surrogate, s.mine, s.root, 12)
-        value = s.collapsed.refresh(s.z)
-        if len(s.rest):
-            s.minimize(s.collapsed.exact, s.rest, torch.eye(len(s.rest), dtype=s.z.dtype), 4)
-        adapted = k in (1, 4) or (k > 4 and k % 4 == 0)
-        if adapted:
-            _adapt(s)
-        s.log("round", value, value - last)
-        if k > 5 and value - last < 1e-3 * n and adapted:
-            break
-        last = max(last, value)
     return value - last
 
 
@@ -135,8 +146,7 @@ def _adapt(s: _State, passes=20):
     c = s.collapsed
     if not len(s.mine):
         return
-    c.refresh(s.z)
-    H, prior = gauss_newton(c, s.z, s.names), _prior_precision(c, s.z, s.names)
+    H, prior = gauss_newton(c, s.z, s.names), prior_precision(c, s.z, s.names)
     z0 = s.z[s.mine]
     b = (H + prior) @ z0 + c.surrogate(s.z)[1][s.mine]
     f, z = torch.ones_like(z0), z0
@@ -155,40 +165,33 @@ def _adapt(s: _State, passes=20):
 
 
 def _polish(s: _State, runs: int, tolerance: float):
-    """L-BFGS in all latents on the exact likelihood, until the Newton decrement is small."""
+    """L-BFGS in all latents on the exact likelihood, until the Newton decrement is small.
+
+    Returns whether it is, the decrement, and the root of the posterior covariance.
+    """
     every = torch.arange(len(s.z))
-    s.collapsed.refresh(s.z)
-    root = _root(s)
-    gain = float("inf")
+    gain, root = float("inf"), None
     for _ in range(runs):
+        s.collapsed.refresh(s.z, warm=root is not None)
+        # The curvature moves with the optimum; it need not be taken again for the last few log units.
+        if root is None or gain > 100:
+            root = inverse_root(precision(s.collapsed, s.z, s.names))
         value, gain = s.minimize(s.collapsed.exact, every, root, 12)
         s.log("polish", value, gain)
         if gain < tolerance:
-            return True, gain
-        s.collapsed.refresh(s.z)
-    _, grad = s.collapsed.exact(s.z)
-    gain = 0.5 * float(((root.T @ grad) ** 2).sum())
-    return gain < tolerance, gain
+            break
+    return gain < tolerance, gain, root
 
 
-def _root(s: _State) -> torch.Tensor:
-    return inverse_root(precision(s.collapsed, s.z, s.names))
-
-
-def _with_elbo(posterior: Posterior, n_draws: int, seed: int) -> Posterior:
-    """E_q[log p(I, z)] + entropy, with antithetic fixed draws; their spread gives the error."""
-    from dataclasses import replace
-
+def with_elbo(posterior: Posterior, n_draws: int, seed: int) -> Posterior:
+    """E_q[log p(I, z)] + entropy from antithetic fixed draws, whose spread gives the error."""
     lin = posterior.linearized()
     collapsed = Collapsed(lin.model, lin.obs, lin.args, lin.latents)
     collapsed.refresh(posterior.mean)
     draws = posterior.draw(max(1, n_draws // 2), seed)
-    pairs = []
-    for z in draws:
-        both = [collapsed.exact(x)[0] for x in (z, 2 * posterior.mean - z)]
-        pairs.append(0.5 * sum(both))
+    pairs = [0.5 * (collapsed.value(z) + collapsed.value(2 * posterior.mean - z)) for z in draws]
     value = torch.tensor(pairs, dtype=torch.float64)
-    n = len(posterior.mean)
-    entropy = 0.5 * n * (1 + torch.log(torch.tensor(2 * torch.pi))) + posterior.root.diagonal().abs().log().sum()
+    log_det = torch.linalg.slogdet(posterior.root).logabsdet
+    entropy = 0.5 * len(posterior.mean) * (1 + math.log(2 * math.pi)) + float(log_det)
     error = float(value.std() / len(value) ** 0.5) if len(value) > 1 else float("nan")
-    return replace(posterior, elbo=float(value.mean() + entropy), elbo_error=error)
+    return replace(posterior, elbo=float(value.mean()) + entropy, elbo_error=error)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from bayesref.distributions import NodePosterior, nodes
-from bayesref.inference.collapsed import DROP, Collapsed
+from bayesref.inference.collapsed import Collapsed
 from bayesref.inference.latents import Latents
 
 
@@ -114,16 +113,16 @@ class Posterior:
 
 def _piece_moments(collapsed, piece, mean, zs, n_node, n_samples, generator):
     """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), and samples (draw, sample, hkl) in float32."""
-    # Spans come from the mean of z; a draw moves them by its error of scale, for which the wider drop leaves room.
-    lo, hi = collapsed._bracket(piece, collapsed.latents.unpack(mean), drop=1.6 * DROP)
-    F = nodes(lo, hi, n_node)
+    span = collapsed.find_span(piece, collapsed.latents.unpack(mean))
+    # A draw of z moves the amplitudes by its error of scale, for which there must be room.
+    span = replace(span, lo=(span.lo - 2 * span.width).clamp(min=0), hi=span.hi + 2 * span.width)
+    F, slope = span.nodes(n_node)
     rows = []
     for z in zs:
-        density = collapsed.log_density(piece, collapsed.latents.unpack(z), F)
-        p = NodePosterior(lo, hi, density)
-        u = torch.rand(n_samples, len(lo), generator=generator, dtype=lo.dtype)
-        samples = p.icdf(u).float() if n_samples else lo.new_zeros(0, len(lo), dtype=torch.float32)
-        rows.append((p.mean, p.variance, p.moment(2), p.central(F**2), samples))
+        p = span.posterior(collapsed.log_density(piece, collapsed.latents.unpack(z), F), slope)
+        u = torch.rand(n_samples, len(span.lo), generator=generator, dtype=F.dtype)
+        samples = span.F(p.icdf(u)) if n_samples else F.new_zeros(0, len(span.lo))
+        rows.append((p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2), samples.float()))
     return tuple(torch.stack(x) for x in zip(*rows, strict=True))
 
 

@@ -1,0 +1,37 @@
+"""Fit a model to observations: one call, several methods.
+
+    posterior = fit(model, obs, scale)                      # deterministic, the default
+    posterior = fit(model, obs, scale, method="svi")        # stochastic, minibatches of images
+"""
+
+import pyro
+
+from bayesref._checks import InputError
+from bayesref.inference.deterministic import fit_deterministic
+from bayesref.inference.posterior import Posterior
+from bayesref.inference.stochastic import fit_stochastic
+
+METHODS = {"deterministic": fit_deterministic, "svi": fit_stochastic}
+
+
+def fit(model, obs, *args, method="deterministic", fixed=None, **options) -> Posterior:
+    """Posterior of the latent variables of a model, its amplitudes integrated out exactly.
+
+    Parameters
+    ----------
+    model : Pyro model `model(obs, *args)` with amplitudes at the site "F" and intensities at the site "I"
+    obs : Observations
+    args : further arguments of the model, such as its scale
+    method : "deterministic" (L-BFGS, Gauss-Newton posterior) or "svi" (Adam, minibatches of images)
+    fixed : {site: value}, latent sites to hold at a value instead of inferring them
+    options : of `fit_deterministic` or `fit_stochastic`
+
+    Raises
+    ------
+    InputError : unknown method or site
+    """
+    if method not in METHODS:
+        raise InputError(f"Unknown method '{method}'; choose one of {', '.join(METHODS)}.")
+    if fixed:
+        model = pyro.condition(model, data=fixed)
+    return METHODS[method](model, obs, args, **options)

@@ -1,0 +1,2 @@
+def fit_stochastic(*a, **k):
+    raise RuntimeError
