@@ -7,7 +7,7 @@
     any other prior   p(F) exp(-a J²/2 + b J) on quadrature nodes between limits from `bracket`
 
 For b > 0 the exponent is taken relative to its maximum b²/(2a), which may exceed 10¹²: the digits left
-beside it would not resolve the density. `offset` holds what was taken off; only `log_normalizer` adds it back.
+beside it would not resolve the density. `offset` is what was taken off; only `log_normalizer` adds it back.
 """
 
 import math

@@ -31,11 +31,11 @@ def _far(a, c):
 
 def _fraction(a, c, n):
     """g_1 .. g_n by the continued fraction from the tail; `a`, `c` with t ≤ -3."""
-    k = _TERMS + n
-    g = 2 * (k + 1) / (-c + torch.sqrt(c * c + 4 * (k + 1) * a))  # solves g = (k+1)/(-c + a g)
+    k, x = _TERMS + n, -c
+    g = 2 * (k + 1) / (x + torch.sqrt(x * x + 4 * (k + 1) * a))  # solves g = (k+1)/(x + a g)
     out = []
     for m in range(k, 0, -1):
-        g = m / (-c + a * g)
+        g = m / torch.addcmul(x, a, g)
         if m <= n:
             out.append(g)
     return out[::-1]
@@ -82,7 +82,7 @@ class _LogIntegral(Function):
         a, c = torch.where(far, one, a), torch.where(far, one, c)
         t = c / a.sqrt()
         low = torch.log(torch.special.erfcx(-t.clamp(max=0) * math.sqrt(0.5)) * math.sqrt(math.pi / 2))
-        high = torch.special.log_ndtr(t.clamp(min=0)) + 0.5 * t * t + _LOG_SQRT_2PI
+        high = torch.log1p(-0.5 * torch.erfc(t.clamp(min=0) * math.sqrt(0.5))) + 0.5 * t * t + _LOG_SQRT_2PI
         return torch.where(far, tail, torch.where(t < 0, low, high) - 0.5 * a.log())
 
     @staticmethod
@@ -133,7 +133,8 @@ def ratio(a, c, n=1):
 
 def variance(a, c):
     """Var J = g_1 (g_2 - g_1)."""
-    return ratio(a, c, 1) * _step(*torch.broadcast_tensors(a, c), 1)
+    a, c = torch.broadcast_tensors(a, c)
+    return ratio(a, c, 1) * _step(a, c, 1)
 
 
 def log_prob(J, a, c):

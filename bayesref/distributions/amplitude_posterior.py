@@ -55,7 +55,7 @@ class AmplitudePosterior(TorchDistribution):
 
     @property
     def _kinds(self):
-        """Rows of the flat batch by kind, [(rows, conditional)]; kept only if no gradient can flow through."""
+        """Rows of the flat batch by kind, [(rows, conditional)]; kept only if no gradient can flow."""
         if self._kept is None:
             kinds = self._split()
             names = self.prior.arg_constraints

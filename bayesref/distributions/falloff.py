@@ -1,14 +1,14 @@
 """Σ(s) = ⟨I/ε⟩ as a smooth function of resolution, from noisy merged intensities.
 
-    log Σ(s) = Σ_m β_m B_m(s) [+ quadratic form in the scattering vector]      cubic B-splines, uniform in s = 1/(2d)
+    log Σ(s) = Σ_m β_m B_m(s) [+ quadratic form in the vector s]     cubic B-splines, uniform in s = 1/(2d)
     log p(I | β) = Σ_h log Z_h(a_h, b_h, Σ(s_h)) + const,  a = 1/SIGI², b = I/SIGI²       I_h = F_h² + noise
-    log p(β) = -½ λ ‖D³β‖² - ½ ρ ‖D¹β‖²
+    log p(β) = -½ λ ‖Pβ‖² - ½ ρ ‖D¹β‖²,  Pβ = D²β less its mean
 
-Z is that of the amplitude posterior under Wilson's prior, so weak and negative intensities count for what they
-are. The penalty leaves a parabola in s free, hence the Wilson plot log Σ = log k - 2Bs². λ is set by the data
-with the fixed point of Wood & Fasiolo (2017), Biometrics 73, 1071, eq. 4:
+Z is that of the amplitude posterior under Wilson's prior, so weak and negative intensities count for what
+they are. The penalty leaves a parabola in s free, hence the Wilson plot log Σ = log k - 2Bs². λ is set by the
+data with the fixed point of Wood & Fasiolo (2017), Biometrics 73, 1071:
 
-    λ ← [rank D³ - λ tr(H⁻¹ D³ᵀD³)] / ‖D³β‖²,       H = -∂² log p(I, β)/∂β²
+    λ ← [rank P - λ tr(H⁻¹ PᵀP)] / ‖Pβ‖²,       H = -∂² log p(I, β)/∂β²
 """
 
 import torch
@@ -17,7 +17,7 @@ from bayesref._checks import InputError, check_finite, check_positive, check_sha
 from bayesref.distributions.amplitude_posterior import AmplitudePosterior
 from bayesref.distributions.wilson import Wilson
 
-_RIDGE = 0.3  # ρ: one interval changes log Σ by about 2 or less; matters for a handful of reflections only
+_RIDGE = 1.0  # ρ: over one interval Σ changes by a factor of e or less; matters where data are few or weak
 _STEPS = 40
 _OUTLIER = (
     1e-6  # probability of E² under Wilson below which an intensity is put aside; Read (1999), D55, 1759
@@ -90,6 +90,24 @@ def wilson_sigma(I, SIGI, stol2, epsilon, centric, n_interval=24, s=None):
     ------
     InputError : shapes that differ, values that are not finite, SIGI or epsilon not above zero, no intensity
     """
+    scale = _check(I, SIGI, stol2, epsilon, centric, s)
+    I, SIGI = I / scale, SIGI / scale
+    basis, smooth, ridge = _design(stol2, n_interval, s)
+    beta, used = torch.zeros_like(basis[0]), torch.ones_like(centric)
+    for _ in range(3):
+        data = ((1 / SIGI**2)[used], (I / SIGI**2)[used], epsilon[used], centric[used])
+        beta = _fit(basis[used], smooth, ridge, beta, data)
+        Sigma = (basis @ beta).exp()
+        E2 = (I - 3 * SIGI).clamp(min=0) / (epsilon * Sigma)  # 3: noise alone does not make an outlier
+        tail = torch.where(centric, torch.erfc((0.5 * E2).sqrt()), torch.exp(-E2))
+        before, used = used, tail > _OUTLIER
+        if bool((used == before).all()):
+            break
+    return Sigma * scale
+
+
+def _check(I, SIGI, stol2, epsilon, centric, s):
+    """Raise `InputError` on bad columns; returns the mean of |I|/ε."""
     n = len(I)
     for name, x in {"I": I, "SIGI": SIGI, "stol2": stol2, "epsilon": epsilon, "centric": centric}.items():
         check_shape(name, x, (n,))
@@ -102,31 +120,23 @@ def wilson_sigma(I, SIGI, stol2, epsilon, centric, n_interval=24, s=None):
     scale = (I / epsilon).abs().mean() if n else 0
     if not scale > 0:
         raise InputError(
-            f"No intensity to take a mean of: {n} reflections, all zero. Check the columns I and SIGI."
+            f"No intensity to take a mean of: {n} reflections, all zero. Check columns I and SIGI."
         )
-    I, SIGI = I / scale, SIGI / scale
+    return scale
+
+
+def _design(stol2, n_interval, s):
+    """Basis (hkl, m), and the matrices (m, m) of the two penalties."""
     length = stol2.sqrt()
     low, span = length.min(), (length.max() - length.min()).clamp(min=1e-6)
     basis = _splines((length - low) / span, n_interval)
-    m = basis.shape[1]
-    identity = torch.eye(m, dtype=I.dtype, device=I.device)
-    D1, D3 = identity.diff(dim=0), identity.diff(n=3, dim=0)
-    smooth, ridge = D3.T @ D3, _RIDGE * D1.T @ D1
-    beta = torch.zeros_like(basis[0])
+    identity = torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+    D1, P = identity.diff(dim=0), identity.diff(n=2, dim=0)
+    P = P - P.mean(0)
+    smooth, ridge = P.T @ P, _RIDGE * D1.T @ D1
     if s is not None:
-        extra = _traceless(s)
-        basis = torch.cat([basis, extra], 1)
+        basis = torch.cat([basis, _traceless(s)], 1)
         smooth = torch.nn.functional.pad(smooth, (0, 5, 0, 5))
-        ridge = torch.block_diag(ridge, _RIDGE * torch.eye(5, dtype=I.dtype, device=I.device))
-        beta = torch.zeros_like(basis[0])
-    used = torch.ones_like(centric)
-    for _ in range(3):
-        data = ((1 / SIGI**2)[used], (I / SIGI**2)[used], epsilon[used], centric[used])
-        beta = _fit(basis[used], smooth, ridge, beta, data)
-        Sigma = (basis @ beta).exp()
-        E2 = (I - 3 * SIGI).clamp(min=0) / (epsilon * Sigma)  # 3: noise alone does not make an outlier
-        tail = torch.where(centric, torch.erfc((0.5 * E2).sqrt()), torch.exp(-E2))
-        before, used = used, tail > _OUTLIER
-        if bool((used == before).all()):
-            break
-    return Sigma * scale
+        ridge = torch.block_diag(ridge, _RIDGE * identity[:5, :5])
+    # with nothing but noise the level itself is undetermined
+    return basis, smooth, ridge + 1e-4 * torch.eye(len(ridge), dtype=basis.dtype, device=basis.device)

@@ -2,8 +2,8 @@
 
     p(J | I) ∝ p(J) exp[-(I - J)²/(2 SIGI²)],   J = F² ≥ 0,  p(J) from Wilson's distribution with mean εΣ
 
-This is the amplitude posterior of a single observation on scale one: a = 1/SIGI², b = I/SIGI². The moments are
-exact, not interpolated in a table. French & Wilson (1978), Acta Cryst. A34, 517.
+This is the amplitude posterior of a single observation on scale one: a = 1/SIGI², b = I/SIGI². The moments
+are exact, not interpolated in a table. French & Wilson (1978), Acta Cryst. A34, 517.
 """
 
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
     p(x) = φ((x - μ)/σ) / (σ Φ(t)),   x ≥ low,   t = (μ - low)/σ
     E x = low + σ g₁,   Var x = σ² g₁ (g₂ - g₁)
 
-g₁, g₂ are the ratios of successive moments of the same Gaussian cut off at zero, in units of σ, from a continued
-fraction that has no cancellation. For t → -∞ the distribution is exponential with mean σ/|t|.
+g₁, g₂ are the ratios of successive moments of the same Gaussian cut off at zero, in units of σ, from a
+continued fraction that has no cancellation. For t → -∞ the distribution is exponential with mean σ/|t|.
 Johnson, Kotz & Balakrishnan (1994), Continuous univariate distributions 1, 13.10.
 """
 
