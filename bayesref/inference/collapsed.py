@@ -4,8 +4,8 @@
 
 Given θ the amplitudes are independent, so each integral is one-dimensional, whatever the error law: Gauss-Legendre
 nodes over the span where the integrand matters (`exact`). Heavy tails make spans wide and peaks narrow, so that
-the nodes are even in y, F = m + s sinh y, m and s the middle and half width of the peak. With q(F | θ) the exact conditional, the ELBO of any
-q(θ) is E_q[log p(I | θ) + log p(θ) - log q(θ)]: no Monte Carlo noise comes from the amplitudes.
+the nodes are even in y, F = m + s sinh y, m and s the middle and half width of the peak. With q(F | θ) the exact
+conditional, the ELBO of any q(θ) is E_q[log p(I | θ) + log p(θ) - log q(θ)]: the amplitudes add no Monte Carlo noise.
 
 Far from the optimum the spans would have to move with θ. There a normal law with the precision of each spot held
 fixed stands in (`surrogate`); its integral is the normaliser of an `AmplitudePosterior`:
@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 
 from bayesref.distributions import AmplitudePosterior, NodePosterior, bracket, nodes
-from bayesref.inference.latents import AMPLITUDE, INTENSITY, Latents, trace_model
+from bayesref.guides.amplitudes import natural_parameters
+from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents, trace_model
 
 DROP = 14.0  # log units below the mode where a span ends; what lies beyond is a millionth
 PEAK = 2.0  # log units below the mode that make the peak: two standard deviations of a normal density
@@ -131,7 +132,9 @@ class Collapsed:
             lo, hi = self.run(piece, values).nodes[AMPLITUDE]["fn"].interval(3 * DROP)
         else:
             lo, hi = near.widened()
-        return find_span(lambda F: self.log_density(piece, values, F), lo, hi, passes=6 if near is None else 2)
+        return find_span(
+            lambda F: self.log_density(piece, values, F), lo, hi, passes=6 if near is None else 2
+        )
 
     @torch.no_grad()
     def refresh(self, z: torch.Tensor, n_node: int = 20, warm: bool = False) -> float:
@@ -163,7 +166,9 @@ class Collapsed:
 
         `fixed` gives the values of sites whose gradient is not wanted (and comes back zero).
         """
-        return self._sum(z, lambda piece, n, values: self._exact_piece(piece, self.spans[n], values, n_node), fixed)
+        return self._sum(
+            z, lambda piece, n, values: self._exact_piece(piece, self.spans[n], values, n_node), fixed
+        )
 
     @torch.no_grad()
     def value(self, z: torch.Tensor, n_node: int = 20) -> float:
@@ -173,7 +178,7 @@ class Collapsed:
             log_Z, trace = self._exact_piece(piece, self.spans[n], values, n_node)
             total += log_Z.item()
             priors = {k: trace.nodes[k]["fn"] for k in values}
-        return total + self._log_prior(z, values, priors).item()
+        return total + self.latents.log_prior(z, values, priors).item()
 
     def _exact_piece(self, piece, span, values, n_node):
         F, slope = span.nodes(n_node)
@@ -204,23 +209,9 @@ class Collapsed:
             total += value.item()
             if n == 0:
                 priors = {k: trace.nodes[k]["fn"] for k in values}
-        log_prior = self._log_prior(z, values, priors)
+        log_prior = self.latents.log_prior(z, values, priors)
         likelihood = sum((g * values[k]).sum() for k, g in zip(leaves, grads, strict=True))
         (grad,) = torch.autograd.grad(log_prior + likelihood, z)
         for k in fixed or {}:
             grad[self.latents.sites[k].where] = 0
         return total + log_prior.item(), grad
-
-    def _log_prior(self, z, values, priors):
-        total = z.new_zeros(())
-        for k, s in self.latents.sites.items():
-            total = total + priors[k].log_prob(values[k]).sum()
-            total = total + s.transform.log_abs_det_jacobian(z[s.where].reshape(s.shape), values[k]).sum()
-        return total
-
-
-def natural_parameters(piece, K, precision):
-    """a = Σ λ K² and b = Σ λ K I of each reflection, (hkl,) each."""
-    zero = K.new_zeros(len(piece.asu))
-    a = zero.index_add(0, piece.hkl_id, precision * K**2)
-    return a, zero.index_add(0, piece.hkl_id, precision * K * piece.I)

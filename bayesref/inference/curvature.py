@@ -15,7 +15,7 @@ The sites that do not enter K (the error model) take their rows from differences
 
 import torch
 
-from bayesref.inference.latents import AMPLITUDE, INTENSITY
+from bayesref.guides.latents import AMPLITUDE, INTENSITY
 
 
 def scale_sites(collapsed, z) -> list[str]:
@@ -26,12 +26,6 @@ def scale_sites(collapsed, z) -> list[str]:
     K = trace.nodes[INTENSITY]["fn"].loc
     grads = torch.autograd.grad(K.sum(), list(values.values()), allow_unused=True)
     return [k for k, g in zip(values, grads, strict=True) if g is not None and bool((g != 0).any())]
-
-
-def columns(latents, names) -> torch.Tensor:
-    """Places in z of the sites `names`, (n,) int64."""
-    index = [torch.arange(latents.n)[latents.sites[k].where] for k in names]
-    return torch.cat(index) if index else torch.zeros(0, dtype=torch.int64)
 
 
 def jacobian(collapsed, piece, z, names):
@@ -89,7 +83,7 @@ def precision(collapsed, z, names, step=0.02) -> torch.Tensor:
     `step` is the length of a difference in z; the error model's latents are logarithms, known to a few per cent.
     """
     latents = collapsed.latents
-    mine = columns(latents, names)
+    mine = latents.columns(names)
     rest = torch.tensor([i for i in range(latents.n) if i not in set(mine.tolist())], dtype=torch.int64)
     H = torch.zeros(latents.n, latents.n, dtype=z.dtype)
     H[mine[:, None], mine] = gauss_newton(collapsed, z, names) + prior_precision(collapsed, z, names)
@@ -127,9 +121,10 @@ def prior_precision(collapsed, z, names):
 
 
 def inverse_root(H: torch.Tensor) -> torch.Tensor:
-    """L with L Lᵀ = H⁻¹, (n, n) lower triangular of the flipped order; eigenvalues of H below 10⁻⁸ of the largest are raised.
+    """L with L Lᵀ = H⁻¹, (n, n) upper triangular.
 
-    Away from the optimum a row of differences may make H indefinite.
+    Away from the optimum a row of differences may make H indefinite; then the absolute values of its eigenvalues
+    stand in, none below 10⁻⁸ of the largest.
     """
     H = 0.5 * (H + H.T)
     _, info = torch.linalg.cholesky_ex(H)

@@ -17,9 +17,10 @@ from dataclasses import replace
 import torch
 from scipy.optimize import minimize
 
+from bayesref.guides.latents import Latents
 from bayesref.inference.collapsed import Collapsed
-from bayesref.inference.curvature import columns, gauss_newton, inverse_root, precision, prior_precision, scale_sites
-from bayesref.inference.latents import Latents
+from bayesref.inference.curvature import inverse_root, precision, scale_sites
+from bayesref.inference.evidence import adapt_scales
 from bayesref.inference.posterior import Posterior
 
 
@@ -28,7 +29,7 @@ class _State:
 
     def __init__(self, collapsed, z, names, report):
         self.collapsed, self.z, self.names, self.report = collapsed, z, names, report
-        self.mine = columns(collapsed.latents, names)
+        self.mine = collapsed.latents.columns(names)
         is_rest = torch.ones(len(z), dtype=torch.bool)
         is_rest[self.mine] = False
         self.rest = is_rest.nonzero()[:, 0]
@@ -44,7 +45,10 @@ class _State:
         self.report(row)
 
     def minimize(self, objective, rows, root, steps):
-        """L-BFGS on -objective in the coordinates u of z[rows] += root u. Returns (value, ½|gradient|²) at its start."""
+        """L-BFGS on -objective in the coordinates u of z[rows] += root u.
+
+        Returns the value and ½|gradient in u|² at its start.
+        """
         base, first = self.z.clone(), []
 
         def f(u):
@@ -92,10 +96,7 @@ def fit_deterministic(
     report : called with each row of the history
     """
     latents = Latents(model, (obs, *args))
-    z = latents.start()
-    for a in args:
-        if hasattr(a, "initial") and a.site in latents.sites:
-            z[latents.sites[a.site].where] = a.initial().to(z)
+    z = latents.initial(args)
     collapsed = Collapsed(model, obs, args, latents)
     s = _State(collapsed, z, scale_sites(collapsed, z), report)
     converged, root = False, None
@@ -131,37 +132,10 @@ def _rounds(s: _State, rounds: int) -> float:
         if len(s.rest):
             s.minimize(s.fixed_scale(), s.rest, eye, 4)
         if k in (1, 3) or (k > 4 and k % 3 == 0):
-            _adapt(s)
+            s.z, s.root = adapt_scales(s.collapsed, s.z, s.names)
         if len(s.mine):
             s.minimize(s.collapsed.surrogate, s.mine, s.root, 12)
     return value - last
-
-
-def _adapt(s: _State, passes=20):
-    """New prior sds by the evidence of the likelihood taken as quadratic, and the preconditioner that goes with them.
-
-    About w the log likelihood is bᵀw - ½ wᵀH w; sds that grow by f turn it into (f b)ᵀw - ½ wᵀ(f H f)w, whose
-    posterior is known, so the sds reach their fixed point without another look at the data.
-    """
-    c = s.collapsed
-    if not len(s.mine):
-        return
-    H, prior = gauss_newton(c, s.z, s.names), prior_precision(c, s.z, s.names)
-    z0 = s.z[s.mine]
-    b = (H + prior) @ z0 + c.surrogate(s.z)[1][s.mine]
-    f, z = torch.ones_like(z0), z0
-    scales = [a for a in c.args if hasattr(a, "adapt") and a.site in s.names]
-    for _ in range(passes if scales else 0):
-        cov = torch.linalg.inv(H * f[:, None] * f + prior)
-        z, step, full, var = cov @ (f * b), torch.ones_like(s.z), s.z.clone(), torch.ones_like(s.z)
-        full[s.mine], var[s.mine] = z, cov.diagonal()
-        for a in scales:
-            where = c.latents.sites[a.site].where
-            step[where] = a.adapt(full[where], var[where])
-        f = f * step[s.mine]
-    linear = all(a.linear for a in scales)
-    s.z[s.mine] = torch.linalg.solve(H * f[:, None] * f + prior, f * b) if linear and scales else z0 / f
-    s.root = inverse_root(H * f[:, None] * f + prior)
 
 
 def _polish(s: _State, runs: int, tolerance: float):
@@ -171,15 +145,20 @@ def _polish(s: _State, runs: int, tolerance: float):
     """
     every = torch.arange(len(s.z))
     gain, root = float("inf"), None
+    linear = all(getattr(a, "linear", True) for a in s.collapsed.args)
     for _ in range(runs):
         s.collapsed.refresh(s.z, warm=root is not None)
-        # The curvature moves with the optimum; it need not be taken again for the last few log units.
-        if root is None or gain > 100:
+        # The curvature moves with the optimum; it need not be taken again for the last few log units,
+        # except of a scale that is not linear, whose Jacobian moves with it.
+        if root is None or gain > 100 or not linear:
             root = inverse_root(precision(s.collapsed, s.z, s.names))
         value, gain = s.minimize(s.collapsed.exact, every, root, 12)
         s.log("polish", value, gain)
         if gain < tolerance:
             break
+    if not linear:
+        s.collapsed.refresh(s.z, warm=True)
+        root = inverse_root(precision(s.collapsed, s.z, s.names))
     return gain < tolerance, gain, root
 
 

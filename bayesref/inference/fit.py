@@ -1,7 +1,7 @@
 """Fit a model to observations: one call, several methods.
 
-    posterior = fit(model, obs, scale)                      # deterministic, the default
-    posterior = fit(model, obs, scale, method="svi")        # stochastic, minibatches of images
+posterior = fit(model, obs, scale)                      # deterministic, the default
+posterior = fit(model, obs, scale, method="svi")        # stochastic, minibatches of images
 """
 
 import pyro

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from bayesref.guides.latents import Latents
 from bayesref.inference.collapsed import Collapsed
-from bayesref.inference.latents import Latents
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ class Neural(Scale):
         super().__init__([*groups, Group("network", width, 1 / math.sqrt(width))])
 
     def initial(self):
-        w = torch.randn(self.n_weights, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
+        w = torch.randn(
+            self.n_weights, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64
+        )
         w[-self.shape[1] :] = 0
         return w
 

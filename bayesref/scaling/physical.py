@@ -37,8 +37,12 @@ class Physical(Scale):
         self.n_image_bumps, self.n_surface = n_image_bumps, n_surface
         self.n_file = int(obs.file_id.max()) + 1
         self.columns = _columns(obs, surface) if surface else []
-        self.limits = [tuple(float(f(obs.metadata[:, c])) for f in (torch.min, torch.max)) for c in self.columns]
-        self.tensors = invariant_tensors(obs.asu.cell, obs.asu.spacegroup) if anisotropic else torch.zeros(0, 3, 3)
+        self.limits = [
+            tuple(float(f(obs.metadata[:, c])) for f in (torch.min, torch.max)) for c in self.columns
+        ]
+        self.tensors = (
+            invariant_tensors(obs.asu.cell, obs.asu.spacegroup) if anisotropic else torch.zeros(0, 3, 3)
+        )
         s2 = obs.stol2
         self.mean, self.spread = float(s2.mean()), max(float(s2.std()), 1e-6)
         self.first, self.last = _image_range(obs, self.n_file)
@@ -60,7 +64,10 @@ class Physical(Scale):
         u = ((obs.stol2 - self.mean) / self.spread)[:, None]
         parts = [curve, curve * u]
         if self.columns:
-            x, y = (bumps(obs.metadata[:, c], self.n_surface, r) for c, r in zip(self.columns, self.limits, strict=True))
+            x, y = (
+                bumps(obs.metadata[:, c], self.n_surface, r)
+                for c, r in zip(self.columns, self.limits, strict=True)
+            )
             parts.append((x[:, :, None] * y[:, None, :]).flatten(1))
         if len(self.tensors):
             parts.append(_anisotropy(obs, self.tensors))

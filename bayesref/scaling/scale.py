@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import pyro.distributions as dist
 import torch
 
-
 COMPLEXITY = 0.1  # s₀: a priori, a term changes log K by about 10 %
 
 

@@ -77,6 +77,19 @@ class Latents:
         parts = [s.start for s in self.sites.values()]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
+    def initial(self, args) -> torch.Tensor:
+        """`start`, with the sites of the scales among `args` where those want to start."""
+        z = self.start()
+        for a in args:
+            if hasattr(a, "initial") and a.site in self.sites:
+                z[self.sites[a.site].where] = a.initial().to(z)
+        return z
+
+    def columns(self, names) -> torch.Tensor:
+        """Places in z of the sites `names`, (n,) int64."""
+        index = [torch.arange(self.n)[self.sites[k].where] for k in names]
+        return torch.cat(index) if index else torch.zeros(0, dtype=torch.int64)
+
     def unpack(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
         """Values of the sites, in their own shapes and units."""
         return {k: s.transform(z[s.where].reshape(s.shape)) for k, s in self.sites.items()}
@@ -85,14 +98,12 @@ class Latents:
         """The inverse of `unpack`, (latent,)."""
         return torch.cat([s.transform.inv(values[k]).reshape(-1) for k, s in self.sites.items()])
 
-    def log_prior(self, z: torch.Tensor, trace) -> torch.Tensor:
-        """log p(z), with the Jacobian of the transforms, from a trace of the model at z."""
+    def log_prior(self, z: torch.Tensor, values, priors) -> torch.Tensor:
+        """log p(z) with the Jacobian of the transforms, from `unpack(z)` and the prior of each site."""
         total = z.new_zeros(())
         for k, s in self.sites.items():
-            x = z[s.where].reshape(s.shape)
-            node = trace.nodes[k]
-            total = total + node["fn"].log_prob(node["value"]).sum()
-            total = total + s.transform.log_abs_det_jacobian(x, node["value"]).sum()
+            total = total + priors[k].log_prob(values[k]).sum()
+            total = total + s.transform.log_abs_det_jacobian(z[s.where].reshape(s.shape), values[k]).sum()
         return total
 
 
