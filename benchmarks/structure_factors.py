@@ -28,11 +28,24 @@ HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("BAYESREF_DATA", HERE.parents[1] / "shared" / "data"))
 WORK = HERE / "work"
 WORKER = HERE / "structure_factors_worker.py"
-PEERS = {"torchref": ["torch==2.13.0", "torchref==0.7.0"], "cctbx": ["cctbx-base"], "gemmi": ["gemmi", "numpy"]}
-SINGLE = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
-                                 "TORCHREF_NUM_THREADS")}
-PROGRAMS = ["bayesref 1e-2", "bayesref 1e-3", "bayesref 1e-4", "bayesref 1e-3, 2 threads", "torchref", "cctbx",
-            "cctbx tight", "gemmi", "gemmi tight"]
+PEERS = {
+    "torchref": ["torch==2.13.0", "torchref==0.7.0"],
+    "cctbx": ["cctbx-base"],
+    "gemmi": ["gemmi", "numpy"],
+}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHREF_NUM_THREADS")
+SINGLE = dict.fromkeys(THREADS, "1")
+PROGRAMS = [
+    "bayesref 1e-2",
+    "bayesref 1e-3",
+    "bayesref 1e-4",
+    "bayesref 1e-3, 2 threads",
+    "torchref",
+    "cctbx",
+    "cctbx tight",
+    "gemmi",
+    "gemmi tight",
+]
 TRUTH = 2000
 
 
@@ -53,7 +66,11 @@ def eight_copies():
             new.name = "ABCDEFGH"[copy] + (chain.name if len(single[0]) > 1 else "")
             for residue in new:
                 for atom in residue:
-                    r = turn @ (np.array(atom.pos.tolist()) - np.array(centre.tolist())) + 35 * np.array(corner) + 17
+                    r = (
+                        turn @ (np.array(atom.pos.tolist()) - np.array(centre.tolist()))
+                        + 35 * np.array(corner)
+                        + 17
+                    )
                     atom.pos = gemmi.Position(*r)
             model.add_chain(new)
     out.add_model(model)
@@ -87,8 +104,13 @@ def prepare_case(name):
         moved = replace(crystal, xyz=leaves[0], B=leaves[1], occupancy=leaves[2])
         F = direct(moved, torch.from_numpy(hkl[rows]), form_factors(crystal.scatterer))
         (torch.from_numpy(weight[rows]) * F.abs() ** 2).sum().backward()
-        np.savez(truth, rows=rows, F=F.detach().numpy(), atoms=crystal.xyz.numpy(),
-                 **{k: x.grad.numpy() for k, x in zip(("xyz", "B", "occupancy"), leaves, strict=True)})
+        np.savez(
+            truth,
+            rows=rows,
+            F=F.detach().numpy(),
+            atoms=crystal.xyz.numpy(),
+            **{k: x.grad.numpy() for k, x in zip(("xyz", "B", "occupancy"), leaves, strict=True)},
+        )
     return case, model, np.load(truth)
 
 
@@ -113,10 +135,18 @@ def measure(program, name, envs):
     case, model, truth = prepare_case(name)
     out = WORK / "out.npz"
     environment = {**os.environ, **({} if "threads" in program else SINGLE)}
-    subprocess.run([python_of(program, envs), WORKER, program, case, model, out], check=True, env=environment,
-                   stderr=subprocess.DEVNULL if program.startswith("torchref") else None)
+    subprocess.run(
+        [python_of(program, envs), WORKER, program, case, model, out],
+        check=True,
+        env=environment,
+        stderr=subprocess.DEVNULL if program.startswith("torchref") else None,
+    )
     found = np.load(out)
-    row = {k: float(found[k]) for k in ("cpu_forward", "wall_forward", "cpu_both", "wall_both", "megabytes") if k in found}
+    row = {
+        k: float(found[k])
+        for k in ("cpu_forward", "wall_forward", "cpu_both", "wall_both", "megabytes")
+        if k in found
+    }
     row["F"] = error(found["F"][truth["rows"]], truth["F"])
     for key in ("xyz", "B", "occupancy"):
         if key in found:
@@ -125,22 +155,44 @@ def measure(program, name, envs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS)
     parser.add_argument("--envs", type=Path, default=HERE / ".envs")
     options = parser.parse_args()
-    columns = ["cpu_forward", "cpu_both", "wall_forward", "wall_both", "megabytes", "F", "xyz", "B", "occupancy"]
+    columns = [
+        "cpu_forward",
+        "cpu_both",
+        "wall_forward",
+        "wall_both",
+        "megabytes",
+        "F",
+        "xyz",
+        "B",
+        "occupancy",
+    ]
     for name in options.cases:
-        print(f"\n{name}\n| program | forward, CPU ms | and gradients, CPU ms | wall ms | wall ms | MB | F | xyz | B | occ |")
+        print(
+            f"\n{name}\n| program | forward, CPU ms | and gradients, CPU ms | wall ms | wall ms | MB "
+            "| F | xyz | B | occ |"
+        )
         print("|---|---|---|---|---|---|---|---|---|---|")
         for program in options.programs:
             row = measure(program, name, options.envs)
             cells = []
             for i, column in enumerate(columns):
                 value = row.get(column)
-                cells.append("-" if value is None else f"{1e3 * value:.1f}" if i < 4 else f"{value:.0f}" if i == 4
-                             else f"{value:.1e}")
+                cells.append(
+                    "-"
+                    if value is None
+                    else f"{1e3 * value:.1f}"
+                    if i < 4
+                    else f"{value:.0f}"
+                    if i == 4
+                    else f"{value:.1e}"
+                )
             print(f"| {program} | {' | '.join(cells)} |", flush=True)
 
 

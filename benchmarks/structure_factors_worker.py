@@ -42,17 +42,20 @@ def result(program_call, gradient_call=None):
     out = {}
     out["cpu_forward"], out["wall_forward"], out["F"] = timed(program_call)
     if gradient_call is not None:
-        out["cpu_both"], out["wall_both"], (out["F"], out["xyz"], out["B"], out["occupancy"]) = timed(gradient_call)
+        out["cpu_both"], out["wall_both"], (out["F"], out["xyz"], out["B"], out["occupancy"]) = timed(
+            gradient_call
+        )
     out["megabytes"] = megabytes() - before
     return out
 
 
 def bayesref(case, model, rel_error, threads=1):
+    from dataclasses import replace
+
     import torch
 
     from bayesref.io.structure import read_structure
     from bayesref.structure_factors.calculate import prepare, structure_factors
-    from dataclasses import replace  # noqa: I001
 
     torch.set_num_threads(threads)
     crystal = read_structure(model)
@@ -84,7 +87,9 @@ def torchref(case, model):
     hkl, weight = torch.from_numpy(case["hkl"]).to(torch.int32), torch.from_numpy(case["weight"])
 
     def calculate(parameters):
-        return crystal.fft.compute_structure_factors(hkl, *parameters, *iso[3:], *aniso, apply_symmetry=True)[0]
+        return crystal.fft.compute_structure_factors(hkl, *parameters, *iso[3:], *aniso, apply_symmetry=True)[
+            0
+        ]
 
     def forward():
         with torch.no_grad():
@@ -124,8 +129,14 @@ def cctbx(case, model, tight):
     def both():
         F = forward()
         slope = flex.complex_double(list(2 * weight * np.array(F)))
-        g = gradient(xray_structure=structure, u_iso_refinable_params=None, miller_set=reflections,
-                     d_target_d_f_calc=slope, n_parameters=0, algorithm="fft")
+        g = gradient(
+            xray_structure=structure,
+            u_iso_refinable_params=None,
+            miller_set=reflections,
+            d_target_d_f_calc=slope,
+            n_parameters=0,
+            algorithm="fft",
+        )
         return F, g.d_target_d_site_cart(), g.d_target_d_u_iso(), g.d_target_d_occupancy()
 
     out = result(forward, both)

@@ -27,7 +27,9 @@ def sf(
     rel_error: Annotated[float, typer.Option(help="Relative error of F.")] = 1e-3,
     direct: Annotated[bool, typer.Option("--direct", help="Exact summation: slow.")] = False,
     hydrogens: Annotated[bool, typer.Option(help="Use the model's hydrogen atoms.")] = True,
-    check: Annotated[bool, typer.Option("--check", help="Compare 200 reflections and gradients with --direct.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare 200 reflections and gradients with --direct.")
+    ] = False,
 ) -> None:
     """Calculate structure factors of MODEL to --dmin and write them as FC and PHIC.
 
@@ -47,15 +49,20 @@ def sf(
         if solvent:
             F = add_solvent(F, SolventMask(hkl)(crystal), hkl_stol2(hkl, crystal.cell), k_sol, b_sol)
     write_factors(out, F, hkl, crystal.cell, crystal.spacegroup)
-    method = "direct summation" if direct else "grid {} x {} x {}, blur {:.0f} Å²".format(*plan.shape, plan.blur)
-    typer.echo(f"{model}: {len(crystal)} atoms, {crystal.spacegroup.xhm()}; {len(hkl)} reflections to {dmin:g} Å "
-               f"({method}){' with bulk solvent' if solvent else ''} -> {out}")
+    method = (
+        "direct summation" if direct else "grid {} x {} x {}, blur {:.0f} Å²".format(*plan.shape, plan.blur)
+    )
+    typer.echo(
+        f"{model}: {len(crystal)} atoms, {crystal.spacegroup.xhm()}; {len(hkl)} reflections to {dmin:g} Å "
+        f"({method}){' with bulk solvent' if solvent else ''} -> {out}"
+    )
     if check:
         typer.echo(f"Check against direct summation {self_check(crystal, plan)}")
 
 
-def write_factors(path: Path, F: torch.Tensor, hkl: torch.Tensor, cell: gemmi.UnitCell,
-                  spacegroup: gemmi.SpaceGroup) -> None:
+def write_factors(
+    path: Path, F: torch.Tensor, hkl: torch.Tensor, cell: gemmi.UnitCell, spacegroup: gemmi.SpaceGroup
+) -> None:
     """Amplitudes and phases (degrees) as columns FC and PHIC of an MTZ."""
     mtz = gemmi.Mtz(with_base=True)
     mtz.spacegroup = spacegroup

@@ -53,16 +53,30 @@ class Crystal:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Crystal":
         """The same crystal on a device, its parameters in `dtype`."""
         U = None if self.U is None else self.U.to(device, dtype)
-        return replace(self, xyz=self.xyz.to(device, dtype), B=self.B.to(device, dtype), U=U,
-                       anisotropic=self.anisotropic.to(device), occupancy=self.occupancy.to(device, dtype))
+        return replace(
+            self,
+            xyz=self.xyz.to(device, dtype),
+            B=self.B.to(device, dtype),
+            U=U,
+            anisotropic=self.anisotropic.to(device),
+            occupancy=self.occupancy.to(device, dtype),
+        )
 
     def select(self, atoms: torch.Tensor) -> "Crystal":
         """The crystal of some atoms only: `atoms` is (n,) int or (atom,) bool; the link to gemmi is dropped."""
         rows = atoms.nonzero()[:, 0] if atoms.dtype == torch.bool else atoms
         pick = [int(i) for i in rows]
         strings = [tuple(column[i] for i in pick) for column in (self.scatterer, self.name, self.altloc)]
-        return Crystal(self.xyz[..., rows, :], self.B[..., rows], None if self.U is None else self.U[..., rows, :],
-                       self.anisotropic[rows], self.occupancy[..., rows], *strings, self.cell, self.spacegroup)
+        return Crystal(
+            self.xyz[..., rows, :],
+            self.B[..., rows],
+            None if self.U is None else self.U[..., rows, :],
+            self.anisotropic[rows],
+            self.occupancy[..., rows],
+            *strings,
+            self.cell,
+            self.spacegroup,
+        )
 
 
 def crystal_from_gemmi(structure: gemmi.Structure, hydrogens: bool = True, charges: bool = False) -> Crystal:
@@ -88,15 +102,26 @@ def crystal_from_gemmi(structure: gemmi.Structure, hydrogens: bool = True, charg
     unknown = [_name(cra) for cra in atoms if cra.atom.element.atomic_number == 0]
     if unknown:
         raise InputError(f"{len(unknown)} atoms have no known element, the first is {unknown[0]}.")
-    numbers = torch.tensor([[*c.atom.pos.tolist(), c.atom.b_iso, c.atom.occ, *c.atom.aniso.elements_pdb()]
-                            for c in atoms], dtype=torch.float64)
+    numbers = torch.tensor(
+        [[*c.atom.pos.tolist(), c.atom.b_iso, c.atom.occ, *c.atom.aniso.elements_pdb()] for c in atoms],
+        dtype=torch.float64,
+    )
     anisotropic = (numbers[:, 5:] != 0).any(-1)
     U = numbers[:, 5:].contiguous() if bool(anisotropic.any()) else None
     B = numbers[:, 3] if U is None else torch.where(anisotropic, U[:, :3].mean(-1) * B_PER_U, numbers[:, 3])
     crystal = Crystal(
-        numbers[:, :3].contiguous(), B, U, anisotropic, numbers[:, 4].contiguous(),
-        tuple(_scatterer(c.atom, charges) for c in atoms), tuple(_name(c) for c in atoms),
-        tuple(c.atom.altloc.strip("\0") for c in atoms), structure.cell, spacegroup, structure if hydrogens else None)
+        numbers[:, :3].contiguous(),
+        B,
+        U,
+        anisotropic,
+        numbers[:, 4].contiguous(),
+        tuple(_scatterer(c.atom, charges) for c in atoms),
+        tuple(_name(c) for c in atoms),
+        tuple(c.atom.altloc.strip("\0") for c in atoms),
+        structure.cell,
+        spacegroup,
+        structure if hydrogens else None,
+    )
     check_crystal(crystal)
     return crystal
 
@@ -110,10 +135,14 @@ def gemmi_from_crystal(crystal: Crystal) -> gemmi.Structure:
         Where the crystal has no structure or holds several states.
     """
     if crystal.structure is None:
-        raise InputError("This crystal was not read from a structure file, so there is no hierarchy to write.")
+        raise InputError(
+            "This crystal was not read from a structure file, so there is no hierarchy to write."
+        )
     check_shape("xyz", crystal.xyz, (len(crystal), 3))
     structure = crystal.structure.clone()
-    columns = zip(structure[0].all(), crystal.xyz.tolist(), crystal.B.tolist(), crystal.occupancy.tolist(), strict=True)
+    columns = zip(
+        structure[0].all(), crystal.xyz.tolist(), crystal.B.tolist(), crystal.occupancy.tolist(), strict=True
+    )
     for i, (cra, xyz, B, occupancy) in enumerate(columns):
         cra.atom.pos = gemmi.Position(*xyz)
         cra.atom.b_iso, cra.atom.occ = B, occupancy
@@ -129,9 +158,15 @@ def check_crystal(crystal: Crystal) -> None:
     U may fail to be positive definite: deposited models do, by rounding.
     """
     n = len(crystal)
-    if crystal.xyz.shape[-2:] != (n, 3) or crystal.B.shape[-1:] != (n,) or crystal.occupancy.shape[-1:] != (n,):
-        raise InputError(f"{n} scatterers, but xyz {tuple(crystal.xyz.shape)}, B {tuple(crystal.B.shape)}, "
-                         f"occupancy {tuple(crystal.occupancy.shape)}; each needs (..., {n}).")
+    if (
+        crystal.xyz.shape[-2:] != (n, 3)
+        or crystal.B.shape[-1:] != (n,)
+        or crystal.occupancy.shape[-1:] != (n,)
+    ):
+        raise InputError(
+            f"{n} scatterers, but xyz {tuple(crystal.xyz.shape)}, B {tuple(crystal.B.shape)}, "
+            f"occupancy {tuple(crystal.occupancy.shape)}; each needs (..., {n})."
+        )
     for name in ("xyz", "B", "occupancy"):
         check_finite(name, getattr(crystal, name))
     if (crystal.occupancy < 0).any():

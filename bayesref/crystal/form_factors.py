@@ -51,7 +51,9 @@ class FormFactors:
         return FormFactors(*(x.to(device) for x in (self.a, self.b, self.f2, self.index)))
 
 
-def form_factors(scatterers: Sequence[str], table: Table = "it92", wavelength: float | None = None) -> FormFactors:
+def form_factors(
+    scatterers: Sequence[str], table: Table = "it92", wavelength: float | None = None
+) -> FormFactors:
     """Form factors of a list of atoms.
 
     Parameters
@@ -69,7 +71,9 @@ def form_factors(scatterers: Sequence[str], table: Table = "it92", wavelength: f
     if table not in _ROWS:
         raise InputError(f"Unknown form-factor table {table!r}; choose from {', '.join(_ROWS)}.")
     if wavelength is not None and table == "electron":
-        raise InputError("f' and f'' are X-ray quantities; leave out the wavelength for electron form factors.")
+        raise InputError(
+            "f' and f'' are X-ray quantities; leave out the wavelength for electron form factors."
+        )
     if wavelength is not None and not wavelength > 0:
         raise InputError(f"The wavelength must be above zero, in Å; it is {wavelength!r}.")
     names = list(dict.fromkeys(scatterers))

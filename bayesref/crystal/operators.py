@@ -38,8 +38,10 @@ class Operators:
     def phase(self, hkl: torch.Tensor) -> torch.Tensor:
         """exp(2πi h·t_g), (op, hkl) complex128."""
         turn = (hkl[None] * self.tran.to(hkl.device)[:, None]).sum(-1) % TRANSLATION_UNIT
-        return torch.polar(torch.ones((), dtype=torch.float64, device=hkl.device),
-                           turn.double() * (2 * torch.pi / TRANSLATION_UNIT))
+        return torch.polar(
+            torch.ones((), dtype=torch.float64, device=hkl.device),
+            turn.double() * (2 * torch.pi / TRANSLATION_UNIT),
+        )
 
 
 def operators(spacegroup: gemmi.SpaceGroup) -> Operators:

@@ -19,14 +19,26 @@ from bayesref._checks import InputError, check_finite
 from bayesref.fourier.density_reference import density_reference
 
 _library = torch.library.Library("bayesref", "FRAGMENT")
-_ATOMS = "Tensor frac, Tensor occupancy, Tensor adp, Tensor radius2, Tensor a, Tensor b, Tensor index, Tensor orth"
+_ATOMS = (
+    "Tensor frac, Tensor occupancy, Tensor adp, Tensor radius2, Tensor a, Tensor b, Tensor index, Tensor orth"
+)
 _library.define(f"density({_ATOMS}, int[] shape, ScalarType dtype) -> Tensor")
 _library.define(f"density_gradient(Tensor grad, {_ATOMS}) -> (Tensor, Tensor, Tensor, Tensor)")
 
 
-def density(frac: torch.Tensor, occupancy: torch.Tensor, adp: torch.Tensor, radius2: torch.Tensor, a: torch.Tensor,
-            b: torch.Tensor, index: torch.Tensor, orth: torch.Tensor, shape: Sequence[int],
-            dtype: torch.dtype = torch.float32, backend: str | None = None) -> torch.Tensor:
+def density(
+    frac: torch.Tensor,
+    occupancy: torch.Tensor,
+    adp: torch.Tensor,
+    radius2: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    index: torch.Tensor,
+    orth: torch.Tensor,
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> torch.Tensor:
     """Electrons per Å³ on a grid over the cell, (..., nx, ny, nz).
 
     Parameters
@@ -49,10 +61,16 @@ def density(frac: torch.Tensor, occupancy: torch.Tensor, adp: torch.Tensor, radi
     """
     _check(frac, occupancy, adp, radius2, a, b, index, shape, dtype)
     tensor = adp.ndim > 1 and adp.shape[-2:] == (frac.shape[-2], 6)
-    batch = torch.broadcast_shapes(frac.shape[:-2], occupancy.shape[:-1], radius2.shape[:-1],
-                                   adp.shape[:-2] if tensor else adp.shape[:-1])
-    parts = [x.expand(batch + x.shape[x.ndim - k:]).reshape((math.prod(batch), *x.shape[x.ndim - k:]))
-             for x, k in ((frac, 2), (occupancy, 1), (adp, 2 if tensor else 1), (radius2, 1))]
+    batch = torch.broadcast_shapes(
+        frac.shape[:-2],
+        occupancy.shape[:-1],
+        radius2.shape[:-1],
+        adp.shape[:-2] if tensor else adp.shape[:-1],
+    )
+    parts = [
+        x.expand(batch + x.shape[x.ndim - k :]).reshape((math.prod(batch), *x.shape[x.ndim - k :]))
+        for x, k in ((frac, 2), (occupancy, 1), (adp, 2 if tensor else 1), (radius2, 1))
+    ]
     constants = (a, b, index, orth.to("cpu", torch.float64))
     shape = [int(n) for n in shape]
     if backend == "reference":
@@ -69,8 +87,10 @@ def density(frac: torch.Tensor, occupancy: torch.Tensor, adp: torch.Tensor, radi
 def _check(frac, occupancy, adp, radius2, a, b, index, shape, dtype) -> None:
     n = len(index)
     if frac.shape[-2:] != (n, 3) or occupancy.shape[-1:] != (n,) or radius2.shape[-1:] != (n,):
-        raise InputError(f"{n} atoms, but frac {tuple(frac.shape)}, occupancy {tuple(occupancy.shape)}, "
-                         f"radius2 {tuple(radius2.shape)}.")
+        raise InputError(
+            f"{n} atoms, but frac {tuple(frac.shape)}, occupancy {tuple(occupancy.shape)}, "
+            f"radius2 {tuple(radius2.shape)}."
+        )
     if adp.shape[-1:] != (n,) and adp.shape[-2:] != (n, 6):
         raise InputError(f"adp has shape {tuple(adp.shape)}; expected (..., {n}) or (..., {n}, 6).")
     if a.ndim != 2 or a.shape != b.shape:
@@ -91,8 +111,10 @@ def _check_numbers(frac, occupancy, adp, radius2, a, b, index) -> None:
         raise InputError(f"index must lie in 0 .. {len(a) - 1}, the rows of the form factors.")
     narrowest = (adp if adp.ndim == 2 else _smallest(adp)).amin(0) + b[index].amin(-1)
     if (narrowest <= 0).any():
-        raise InputError(f"Atom {int(narrowest.argmin())} has a width b + B of {float(narrowest.min()):g} Å² with its "
-                         "blur; widths must be above zero. Prepare again with these B factors, or restrain B.")
+        raise InputError(
+            f"Atom {int(narrowest.argmin())} has a width b + B of {float(narrowest.min()):g} Å² with its "
+            "blur; widths must be above zero. Prepare again with these B factors, or restrain B."
+        )
     if (radius2 <= 0).any():
         raise InputError("Cut-off radii must be above zero.")
 
@@ -105,22 +127,26 @@ def _splat(backend):
     def op(frac, occupancy, adp, radius2, a, b, index, orth, shape, dtype):
         _check_numbers(frac, occupancy, adp, radius2, a, b, index)
         return backend().splat(frac, occupancy, adp, radius2, a, b, index, orth, tuple(shape), dtype)
+
     return op
 
 
 def _gather(backend):
     def op(grad, *atoms):
         return backend().gather(grad.contiguous(), *atoms)
+
     return op
 
 
 def _cpu():
     from bayesref.fourier import density_cpu  # numba is imported at the first use
+
     return density_cpu
 
 
 def _cuda():
     from bayesref.fourier import density_cuda
+
     return density_cuda
 
 
@@ -136,13 +162,17 @@ def _(frac, occupancy, adp, radius2, a, b, index, orth, shape, dtype):
 
 @torch.library.register_fake("bayesref::density_gradient", lib=_library)
 def _(grad, frac, occupancy, adp, radius2, a, b, index, orth):
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (frac, occupancy, adp, radius2))
+    return tuple(
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (frac, occupancy, adp, radius2)
+    )
 
 
 def _merge(info, dims, inputs):
     """Inputs (state, ...) under vmap as one batch (vmap * state, ...)."""
-    return [(x.movedim(d, 0) if d is not None else x.expand((info.batch_size, *x.shape))).flatten(0, 1)
-            for x, d in zip(inputs, dims, strict=True)]
+    return [
+        (x.movedim(d, 0) if d is not None else x.expand((info.batch_size, *x.shape))).flatten(0, 1)
+        for x, d in zip(inputs, dims, strict=True)
+    ]
 
 
 def _constant(dims) -> None:
@@ -172,7 +202,9 @@ class _Density(torch.autograd.Function):
 
 class _Gradient(torch.autograd.Function):
     @staticmethod
-    def forward(grad, frac, occupancy, adp, radius2, a, b, index, orth):  # torch.compile takes no *arguments here
+    def forward(
+        grad, frac, occupancy, adp, radius2, a, b, index, orth
+    ):  # torch.compile takes no *arguments here
         return torch.ops.bayesref.density_gradient(grad, frac, occupancy, adp, radius2, a, b, index, orth)
 
     @staticmethod
@@ -181,8 +213,10 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        raise NotImplementedError("Second derivatives of the splatted density are not offered; use "
-                                  "structure_factors(..., method='direct') or backend='reference'.")
+        raise NotImplementedError(
+            "Second derivatives of the splatted density are not offered; use "
+            "structure_factors(..., method='direct') or backend='reference'."
+        )
 
     @staticmethod
     def vmap(info, dims, *inputs):

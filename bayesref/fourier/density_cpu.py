@@ -52,7 +52,9 @@ def gather(grad, frac, occupancy, adp, radius2, a, b, index, orth):
     size = torch.tensor(shape, dtype=torch.float64)
     o = occupancy.double()[..., None]
     parts = total[..., :3] * size * o, total[..., 3], (total[..., 4:-1] * o), total[..., -1] * o[..., 0]
-    return tuple(p.reshape(x.shape).to(x.dtype) for p, x in zip(parts, (frac, occupancy, adp, radius2), strict=True))
+    return tuple(
+        p.reshape(x.shape).to(x.dtype) for p, x in zip(parts, (frac, occupancy, adp, radius2), strict=True)
+    )
 
 
 def _sorted(frac, shape):

@@ -14,7 +14,17 @@ import numpy as np
 from numba import njit
 
 from bayesref.fourier.density_cpu_iso import (
-    FOUR_PI2, GAUSSIANS, LANES, LN2, fold, meets_slab, metric, reach, row_range, taper)
+    FOUR_PI2,
+    GAUSSIANS,
+    LANES,
+    LN2,
+    fold,
+    meets_slab,
+    metric,
+    reach,
+    row_range,
+    taper,
+)
 from bayesref.fourier.density_exp2 import FASTMATH, exp2
 
 
@@ -90,8 +100,11 @@ def _gaussians(a, b, B, occupancy, step, A, Q, inverse):
 def _form(S, H, i, j):
     """Column i of H times the symmetric S times column j."""
     x, y, z = H[0, j], H[1, j], H[2, j]
-    return (H[0, i] * (S[0] * x + S[3] * y + S[4] * z) + H[1, i] * (S[3] * x + S[1] * y + S[5] * z)
-            + H[2, i] * (S[4] * x + S[5] * y + S[2] * z))
+    return (
+        H[0, i] * (S[0] * x + S[3] * y + S[4] * z)
+        + H[1, i] * (S[3] * x + S[1] * y + S[5] * z)
+        + H[2, i] * (S[4] * x + S[5] * y + S[2] * z)
+    )
 
 
 @njit(nogil=True, fastmath=FASTMATH)
@@ -111,7 +124,11 @@ def splat(grid, shape, position, occupancy, B, radius2, a, b, index, order, step
     g = metric(step)
     A, c = np.empty(GAUSSIANS, grid.dtype), np.empty(GAUSSIANS, grid.dtype)
     d, e = np.empty(GAUSSIANS, grid.dtype), np.empty(GAUSSIANS, grid.dtype)
-    Q, inverse, wrap = np.empty((GAUSSIANS, 6), grid.dtype), np.empty((GAUSSIANS, 6)), np.empty(LANES, grid.dtype)
+    Q, inverse, wrap = (
+        np.empty((GAUSSIANS, 6), grid.dtype),
+        np.empty((GAUSSIANS, 6)),
+        np.empty(LANES, grid.dtype),
+    )
     gxx, gyy, gzz, gxy, gxz, gyz = T(g[0, 0]), T(g[1, 1]), T(g[2, 2]), T(g[0, 1]), T(g[0, 2]), T(g[1, 2])
     reach_x, reach_y = reach(g)
     for j in order:
@@ -237,6 +254,25 @@ def gather(grid, shape, position, B, radius2, a, b, index, order, step, sums, fi
                 start = (plane * ny + fold(cy + iy, ny)) * nz
                 _lines(Q, x, y, c, d, e)
                 for at in range(low, low + count, LANES):
-                    _row_into(grid, start, fold(cz + at, nz), nz, A, c, d, e, q0, q1, gzz, T(at) - dz, T(1) / r2,
-                              v, wrap, t, T2, x, y)
+                    _row_into(
+                        grid,
+                        start,
+                        fold(cz + at, nz),
+                        nz,
+                        A,
+                        c,
+                        d,
+                        e,
+                        q0,
+                        q1,
+                        gzz,
+                        T(at) - dz,
+                        T(1) / r2,
+                        v,
+                        wrap,
+                        t,
+                        T2,
+                        x,
+                        y,
+                    )
         _finish(t, T2, Q, inverse, g, step, radius2[j], sums[j])

@@ -120,9 +120,14 @@ def metric(step):
 @njit(nogil=True, fastmath=FASTMATH)
 def reach(g):
     """Grid steps along x and y per Å of radius, for the metric g (3, 3) of one grid step, Å²."""
-    det = (g[0, 0] * (g[1, 1] * g[2, 2] - g[1, 2] ** 2) - g[0, 1] * (g[0, 1] * g[2, 2] - g[1, 2] * g[0, 2])
-           + g[0, 2] * (g[0, 1] * g[1, 2] - g[1, 1] * g[0, 2]))
-    return math.sqrt((g[1, 1] * g[2, 2] - g[1, 2] ** 2) / det), math.sqrt((g[0, 0] * g[2, 2] - g[0, 2] ** 2) / det)
+    det = (
+        g[0, 0] * (g[1, 1] * g[2, 2] - g[1, 2] ** 2)
+        - g[0, 1] * (g[0, 1] * g[2, 2] - g[1, 2] * g[0, 2])
+        + g[0, 2] * (g[0, 1] * g[1, 2] - g[1, 1] * g[0, 2])
+    )
+    return math.sqrt((g[1, 1] * g[2, 2] - g[1, 2] ** 2) / det), math.sqrt(
+        (g[0, 0] * g[2, 2] - g[0, 2] ** 2) / det
+    )
 
 
 @njit(nogil=True, fastmath=FASTMATH)

@@ -15,10 +15,18 @@ from numba.extending import intrinsic, overload
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 # Chebyshev interpolation of 2^f on [-1/2, 1/2], highest power first
-_P32 = tuple(np.float32(c) for c in np.polynomial.Chebyshev.interpolate(
-    np.exp2, 6, [-0.5, 0.5]).convert(kind=np.polynomial.Polynomial).coef[::-1])
-_P64 = tuple(float(c) for c in np.polynomial.Chebyshev.interpolate(
-    np.exp2, 12, [-0.5, 0.5]).convert(kind=np.polynomial.Polynomial).coef[::-1])
+_P32 = tuple(
+    np.float32(c)
+    for c in np.polynomial.Chebyshev.interpolate(np.exp2, 6, [-0.5, 0.5])
+    .convert(kind=np.polynomial.Polynomial)
+    .coef[::-1]
+)
+_P64 = tuple(
+    float(c)
+    for c in np.polynomial.Chebyshev.interpolate(np.exp2, 12, [-0.5, 0.5])
+    .convert(kind=np.polynomial.Polynomial)
+    .coef[::-1]
+)
 
 
 @intrinsic
@@ -30,7 +38,9 @@ def _power_of_two(typingctx, i):
     def codegen(context, builder, signature, args):
         bias, bits = (127, 23) if single else (1023, 52)
         exponent = builder.add(args[0], args[0].type(bias))
-        return builder.bitcast(builder.shl(exponent, args[0].type(bits)), ir.FloatType() if single else ir.DoubleType())
+        return builder.bitcast(
+            builder.shl(exponent, args[0].type(bits)), ir.FloatType() if single else ir.DoubleType()
+        )
 
     return signature, codegen
 

@@ -15,12 +15,18 @@ def taper(u: torch.Tensor) -> torch.Tensor:
     return (1 - t) ** 2 * (1 + 2 * t)
 
 
-def density_reference(frac, occupancy, adp, radius2, a, b, index, orth, shape, chunk: int = 1 << 18) -> torch.Tensor:
+def density_reference(
+    frac, occupancy, adp, radius2, a, b, index, orth, shape, chunk: int = 1 << 18
+) -> torch.Tensor:
     """Electrons per Å³, (state, nx, ny, nz) float64; arguments as in `density`, with one leading dimension."""
     size = torch.tensor(shape, dtype=torch.float64, device=frac.device)
     step = orth.to(frac.device) / size  # (xyz, axis), Å per grid step
     # the box that holds the largest sphere
-    reach = float(radius2.detach().max()) ** 0.5 * torch.linalg.inv(step).norm(dim=1) if radius2.numel() else size * 0
+    reach = (
+        float(radius2.detach().max()) ** 0.5 * torch.linalg.inv(step).norm(dim=1)
+        if radius2.numel()
+        else size * 0
+    )
     axes = [torch.arange(-m, m + 1, device=frac.device) for m in (reach + 0.5).long().tolist()]
     box = torch.cartesian_prod(*axes)  # (point, axis)
     rows = torch.arange(frac.shape[1], device=frac.device).split(max(1, chunk // len(box)))
@@ -28,8 +34,17 @@ def density_reference(frac, occupancy, adp, radius2, a, b, index, orth, shape, c
     for state in range(len(frac)):
         grid = frac.new_zeros(shape, dtype=torch.float64).flatten()
         for j in rows:
-            index3, value = _box(frac[state, j], occupancy[state, j], adp[state, j], radius2[state, j],
-                                 a[index[j]], b[index[j]], step, size, box)
+            index3, value = _box(
+                frac[state, j],
+                occupancy[state, j],
+                adp[state, j],
+                radius2[state, j],
+                a[index[j]],
+                b[index[j]],
+                step,
+                size,
+                box,
+            )
             grid = grid.index_add(0, index3.flatten(), value.flatten())
         grids.append(grid.reshape(shape))
     return torch.stack(grids)
@@ -41,7 +56,11 @@ def _box(frac, occupancy, adp, radius2, a, b, step, size, box):
     centre = position.detach().round()
     r = (box - (position - centre)[:, None]) @ step.T  # (atom, point, xyz)
     eye = torch.eye(3, dtype=torch.float64, device=frac.device)
-    B = adp[:, [0, 3, 4, 3, 1, 5, 4, 5, 2]].unflatten(-1, (3, 3)) if adp.ndim == 2 else adp[:, None, None] * eye
+    B = (
+        adp[:, [0, 3, 4, 3, 1, 5, 4, 5, 2]].unflatten(-1, (3, 3))
+        if adp.ndim == 2
+        else adp[:, None, None] * eye
+    )
     M = b[..., None, None] * eye + B.double()[:, None]  # (atom, gauss, 3, 3)
     exponent = -4 * torch.pi**2 * torch.einsum("apx,agxy,apy->apg", r, torch.linalg.inv(M), r)
     amplitude = occupancy[:, None] * a * (4 * torch.pi) ** 1.5 / torch.linalg.det(M).sqrt()

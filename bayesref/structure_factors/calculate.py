@@ -23,8 +23,14 @@ Method = Literal["fft", "direct"]
 GRADIENT_FACTOR = 5.0  # gradients may be this much less accurate than F
 
 
-def prepare(crystal: Crystal, hkl: torch.Tensor, rel_error: float = 1e-3, table: Table = "it92",
-            wavelength: float | None = None, dtype: torch.dtype | None = None) -> Plan:
+def prepare(
+    crystal: Crystal,
+    hkl: torch.Tensor,
+    rel_error: float = 1e-3,
+    table: Table = "it92",
+    wavelength: float | None = None,
+    dtype: torch.dtype | None = None,
+) -> Plan:
     """Grid, blur, radii and form factors for a crystal and its reflections.
 
     Parameters
@@ -42,12 +48,22 @@ def prepare(crystal: Crystal, hkl: torch.Tensor, rel_error: float = 1e-3, table:
         For bad parameters or indices.
     """
     check_crystal(crystal)
-    return make_plan(crystal, _indices(hkl), form_factors(crystal.scatterer, table, wavelength), rel_error, dtype)
+    return make_plan(
+        crystal, _indices(hkl), form_factors(crystal.scatterer, table, wavelength), rel_error, dtype
+    )
 
 
-def structure_factors(crystal: Crystal, hkl: torch.Tensor | None = None, *, plan: Plan | None = None,
-                      method: Method = "fft", rel_error: float = 1e-3, table: Table = "it92",
-                      wavelength: float | None = None, backend: str | None = None) -> torch.Tensor:
+def structure_factors(
+    crystal: Crystal,
+    hkl: torch.Tensor | None = None,
+    *,
+    plan: Plan | None = None,
+    method: Method = "fft",
+    rel_error: float = 1e-3,
+    table: Table = "it92",
+    wavelength: float | None = None,
+    backend: str | None = None,
+) -> torch.Tensor:
     """F(h) of a crystal, (..., hkl) complex, differentiable in coordinates, B, U and occupancy.
 
     Parameters
@@ -68,7 +84,9 @@ def structure_factors(crystal: Crystal, hkl: torch.Tensor | None = None, *, plan
         raise InputError("Give either hkl or a plan.")
     if method == "direct":
         factors = plan.factors if plan is not None else form_factors(crystal.scatterer, table, wavelength)
-        return direct(crystal, plan.hkl if plan is not None else _indices(hkl).to(crystal.xyz.device), factors)
+        return direct(
+            crystal, plan.hkl if plan is not None else _indices(hkl).to(crystal.xyz.device), factors
+        )
     if method != "fft":
         raise InputError(f"Unknown method {method!r}; choose fft or direct.")
     return fft(crystal, plan or prepare(crystal, hkl, rel_error, table, wavelength), backend)
@@ -94,11 +112,13 @@ class SelfCheck:
     @property
     def ok(self) -> bool:
         worst = max(self.xyz, self.B, self.U, self.occupancy)
-        return self.F <= self.rel_error and worst <= GRADIENT_FACTOR * self.rel_error
+        return self.rel_error >= self.F and worst <= GRADIENT_FACTOR * self.rel_error
 
     def __str__(self) -> str:
-        return (f"{'passed' if self.ok else 'FAILED'}: F {self.F:.1e} (asked {self.rel_error:.0e}); gradients of xyz "
-                f"{self.xyz:.1e}, B {self.B:.1e}, U {self.U:.1e}, occupancy {self.occupancy:.1e}")
+        return (
+            f"{'passed' if self.ok else 'FAILED'}: F {self.F:.1e} (asked {self.rel_error:.0e}); gradients of xyz "
+            f"{self.xyz:.1e}, B {self.B:.1e}, U {self.U:.1e}, occupancy {self.occupancy:.1e}"
+        )
 
 
 def self_check(crystal: Crystal, plan: Plan, n: int = 200, seed: int = 0) -> SelfCheck:
@@ -127,7 +147,9 @@ def _value_and_gradients(crystal, function, weight):
 
 def _relative(x: torch.Tensor, truth: torch.Tensor) -> float:
     size = torch.linalg.vector_norm(truth)
-    return float(torch.linalg.vector_norm(x - truth) / size) if size > 0 else float(torch.linalg.vector_norm(x))
+    return (
+        float(torch.linalg.vector_norm(x - truth) / size) if size > 0 else float(torch.linalg.vector_norm(x))
+    )
 
 
 def _indices(hkl: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,9 @@ def signal(atoms: AtomClasses, S_max: float) -> np.ndarray:
 def alias(atoms: AtomClasses, S_max: float, G: np.ndarray, blur: float) -> float:
     """Relative error from the grid; G (3,) lengths of the grid's reciprocal axes, Å⁻¹."""
     S, w = _shells(S_max)
-    c, wc = _nodes(12, 0.0, 1.0)  # cosine; the far half sphere adds nothing, and both signs of each G are counted
+    c, wc = _nodes(
+        12, 0.0, 1.0
+    )  # cosine; the far half sphere adds nothing, and both signs of each G are counted
     total = 0.0
     for g in G:
         folded = S[:, None] ** 2 + g**2 - 2 * S[:, None] * g * c
@@ -77,7 +79,9 @@ def alias(atoms: AtomClasses, S_max: float, G: np.ndarray, blur: float) -> float
 def truncation(atoms: AtomClasses, S_max: float, blur: float, radius: np.ndarray) -> np.ndarray:
     """Mean square errors of f and ∂f/∂B from the cut at `radius` (class,), (2, class)."""
     S, w = _shells(S_max)
-    x, wx = _nodes(40, np.sqrt(TAPER), 2.2)  # in units of R; a density still large at 2.2 R is far off any target
+    x, wx = _nodes(
+        40, np.sqrt(TAPER), 2.2
+    )  # in units of R; a density still large at 2.2 R is far off any target
     r = radius[:, None] * x  # (class, node)
     beta = (atoms.b + (atoms.B + blur)[:, None])[:, :, None]
     u = 4 * np.pi**2 * r[:, None] ** 2 / beta

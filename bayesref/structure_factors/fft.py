@@ -44,9 +44,25 @@ def _grid(crystal: Crystal, plan: Plan, a, b, backend) -> torch.Tensor:
         adp, width = _tensor_adp(crystal.U[..., pick, :]) if tensor else (crystal.B[..., pick].double(),) * 2
         p, q, B0 = plan.radius[index].unbind(-1)
         radius2 = (p + q * (width - B0)).clamp(min=RADIUS2_MIN)
-        blur = torch.tensor([1.0, 1, 1, 0, 0, 0] if tensor else 1.0, dtype=torch.float64, device=adp.device) * plan.blur
-        parts.append(density(frac[..., pick, :], crystal.occupancy[..., pick].double(), adp + blur, radius2, a, b, index,
-                             plan.orth, plan.shape, plan.dtype, backend))
+        blur = (
+            torch.tensor([1.0, 1, 1, 0, 0, 0] if tensor else 1.0, dtype=torch.float64, device=adp.device)
+            * plan.blur
+        )
+        parts.append(
+            density(
+                frac[..., pick, :],
+                crystal.occupancy[..., pick].double(),
+                adp + blur,
+                radius2,
+                a,
+                b,
+                index,
+                plan.orth,
+                plan.shape,
+                plan.dtype,
+                backend,
+            )
+        )
     return sum(parts[1:], parts[0])
 
 

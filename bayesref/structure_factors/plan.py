@@ -65,8 +65,13 @@ class Plan:
         return self.gather.hkl
 
 
-def make_plan(crystal: Crystal, hkl: torch.Tensor, factors: FormFactors, rel_error: float = 1e-3,
-              dtype: torch.dtype | None = None) -> Plan:
+def make_plan(
+    crystal: Crystal,
+    hkl: torch.Tensor,
+    factors: FormFactors,
+    rel_error: float = 1e-3,
+    dtype: torch.dtype | None = None,
+) -> Plan:
     """Choose grid, blur and radii for these atoms and reflections.
 
     Parameters
@@ -100,10 +105,19 @@ def make_plan(crystal: Crystal, hkl: torch.Tensor, factors: FormFactors, rel_err
     predicted = error_model.total(atoms, S_max, G, blur, R)
     weight = torch.exp(blur * stol2) * (crystal.cell.volume / np.prod(shape))
     device = crystal.xyz.device
-    return Plan(shape, blur, _fit_radius(atoms, R, len(factors.a)).to(device), factors.to(device),
-                Gather.of(hkl.to(device), operators(crystal.spacegroup), weight.to(device), shape),
-                orthogonalization(crystal.cell), _groups(crystal.anisotropic), bool((factors.f2 != 0).any()),
-                rel_error, predicted, dtype or (torch.float32 if rel_error >= 1e-5 else torch.float64))
+    return Plan(
+        shape,
+        blur,
+        _fit_radius(atoms, R, len(factors.a)).to(device),
+        factors.to(device),
+        Gather.of(hkl.to(device), operators(crystal.spacegroup), weight.to(device), shape),
+        orthogonalization(crystal.cell),
+        _groups(crystal.anisotropic),
+        bool((factors.f2 != 0).any()),
+        rel_error,
+        predicted,
+        dtype or (torch.float32 if rel_error >= 1e-5 else torch.float64),
+    )
 
 
 def _groups(anisotropic: torch.Tensor) -> tuple[tuple[torch.Tensor | None, bool], ...]:
@@ -119,7 +133,10 @@ def classes(crystal: Crystal, factors: FormFactors) -> error_model.AtomClasses:
     n = len(crystal)
     B = crystal.B.detach().cpu().double().reshape(-1, n)
     if crystal.U is not None:
-        low = torch.linalg.eigvalsh(symmetric(crystal.U.detach().cpu().double()))[..., 0].reshape(-1, n) * B_PER_U
+        low = (
+            torch.linalg.eigvalsh(symmetric(crystal.U.detach().cpu().double()))[..., 0].reshape(-1, n)
+            * B_PER_U
+        )
         B = torch.where(crystal.anisotropic.cpu(), torch.minimum(low, B), B)
     index, rows = factors.index.cpu(), []
     for e in index.unique().tolist():
@@ -131,14 +148,18 @@ def classes(crystal: Crystal, factors: FormFactors) -> error_model.AtomClasses:
             rows.append((e, edge, share * (0.5 if i in (0, len(edges) - 1) else 1.0)))
     e = np.array([r[0] for r in rows])
     a, b = factors.a.cpu().numpy(), factors.b.cpu().numpy()
-    return error_model.AtomClasses(a[e], b[e], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]), e)
+    return error_model.AtomClasses(
+        a[e], b[e], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]), e
+    )
 
 
 def _grid(cell: gemmi.UnitCell, S_max: float, sigma: float):
     axes = np.array([cell.a, cell.b, cell.c])
     # 2 h_max + 2: every index stays below the Nyquist index
-    shape = tuple(next_fast_len(int(max(np.ceil(2 * sigma * x * S_max / 2), 2 * int(x * S_max) + 2)), real=True)
-                  for x in axes)
+    shape = tuple(
+        next_fast_len(int(max(np.ceil(2 * sigma * x * S_max / 2), 2 * int(x * S_max) + 2)), real=True)
+        for x in axes
+    )
     reciprocal = cell.reciprocal()
     return shape, np.array(shape) * np.array([reciprocal.a, reciprocal.b, reciprocal.c])
 

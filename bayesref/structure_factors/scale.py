@@ -15,14 +15,20 @@ from bayesref.crystal.cell import fractionalization, hkl_stol2, orthogonalizatio
 from bayesref.crystal.operators import operators
 
 
-def add_solvent(F_atoms: torch.Tensor, F_mask: torch.Tensor, stol2: torch.Tensor, k_sol: torch.Tensor | float,
-                B_sol: torch.Tensor | float) -> torch.Tensor:
+def add_solvent(
+    F_atoms: torch.Tensor,
+    F_mask: torch.Tensor,
+    stol2: torch.Tensor,
+    k_sol: torch.Tensor | float,
+    B_sol: torch.Tensor | float,
+) -> torch.Tensor:
     """F_atoms + k_sol exp(-B_sol s²) F_mask, (..., hkl)."""
     return F_atoms + k_sol * torch.exp(-torch.as_tensor(B_sol) * stol2) * F_mask
 
 
-def babinet(F_atoms: torch.Tensor, stol2: torch.Tensor, k_sol: torch.Tensor | float,
-            B_sol: torch.Tensor | float) -> torch.Tensor:
+def babinet(
+    F_atoms: torch.Tensor, stol2: torch.Tensor, k_sol: torch.Tensor | float, B_sol: torch.Tensor | float
+) -> torch.Tensor:
     """F_atoms (1 - k_sol exp(-B_sol s²)), (..., hkl): the solvent as the complement of the molecule, blurred."""
     return F_atoms * (1 - k_sol * torch.exp(-torch.as_tensor(B_sol) * stol2))
 
@@ -41,9 +47,16 @@ def symmetrize(B: torch.Tensor, cell: gemmi.UnitCell, spacegroup: gemmi.SpaceGro
     return torch.stack([mean[..., i, j] for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))], -1)
 
 
-def model_factors(F_atoms: torch.Tensor, F_mask: torch.Tensor, hkl: torch.Tensor, cell: gemmi.UnitCell,
-                  k_sol: torch.Tensor | float = 0.35, B_sol: torch.Tensor | float = 46.0,
-                  k: torch.Tensor | float = 1.0, B_aniso: torch.Tensor | None = None) -> torch.Tensor:
+def model_factors(
+    F_atoms: torch.Tensor,
+    F_mask: torch.Tensor,
+    hkl: torch.Tensor,
+    cell: gemmi.UnitCell,
+    k_sol: torch.Tensor | float = 0.35,
+    B_sol: torch.Tensor | float = 46.0,
+    k: torch.Tensor | float = 1.0,
+    B_aniso: torch.Tensor | None = None,
+) -> torch.Tensor:
     """k(h) [F_atoms + k_sol exp(-B_sol s²) F_mask], (..., hkl); the defaults are typical of proteins."""
     F = k * add_solvent(F_atoms, F_mask, hkl_stol2(hkl, cell), k_sol, B_sol)
     return F if B_aniso is None else F * anisotropic_scale(B_aniso, hkl, cell)

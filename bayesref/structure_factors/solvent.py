@@ -20,11 +20,16 @@ from bayesref.crystal.operators import Operators
 from bayesref.structure_factors.transform import Gather, cell_transform
 
 Radii = Literal["cctbx", "vdw", "refmac"]
-_RADII = {"cctbx": gemmi.AtomicRadiiSet.Cctbx, "vdw": gemmi.AtomicRadiiSet.VanDerWaals,
-          "refmac": gemmi.AtomicRadiiSet.Refmac}
-# finer than this the mask's own surface is the larger error
-SPACING_MIN, SPACING_MAX, SAMPLES = 0.3, 0.8, 4.0
-IDENTITY = Operators(torch.eye(3, dtype=torch.int64)[None], torch.zeros((1, 3), dtype=torch.int64))  # the mask covers the whole cell
+_RADII = {
+    "cctbx": gemmi.AtomicRadiiSet.Cctbx,
+    "vdw": gemmi.AtomicRadiiSet.VanDerWaals,
+    "refmac": gemmi.AtomicRadiiSet.Refmac,
+}
+# Å: coarser surfaces are rough at any resolution, finer ones agree no better with other programs
+SPACING_MIN, SPACING_MAX, SAMPLES = 0.3, 0.5, 4.0
+IDENTITY = Operators(
+    torch.eye(3, dtype=torch.int64)[None], torch.zeros((1, 3), dtype=torch.int64)
+)  # the mask covers the whole cell
 
 
 class SolventMask:
@@ -35,12 +40,19 @@ class SolventMask:
     hkl : (hkl, 3) int64
     radii : "cctbx" (probe 1.1, shrink 0.9 Å), "vdw" (1.0, 1.1) or "refmac" (1.0, 0.8)
     probe, shrink : Å, instead of those of the set
-    spacing : Å of the mask's grid; by default d_min / 4 between 0.3 and 0.8 Å
+    spacing : Å of the mask's grid; by default d_min / 4 between 0.3 and 0.5 Å
     tolerance : Å, how far an atom may move before the mask is formed again
     """
 
-    def __init__(self, hkl: torch.Tensor, radii: Radii = "cctbx", probe: float | None = None,
-                 shrink: float | None = None, spacing: float | None = None, tolerance: float = 0.1):
+    def __init__(
+        self,
+        hkl: torch.Tensor,
+        radii: Radii = "cctbx",
+        probe: float | None = None,
+        shrink: float | None = None,
+        spacing: float | None = None,
+        tolerance: float = 0.1,
+    ):
         if radii not in _RADII:
             raise InputError(f"Unknown radii {radii!r}; choose from {', '.join(_RADII)}.")
         self.hkl, self.spacing, self.tolerance = hkl, spacing, tolerance
@@ -74,14 +86,17 @@ class SolventMask:
         weight = torch.full((len(hkl),), crystal.cell.volume / mask.numel(), dtype=torch.float64)
         return cell_transform(mask, Gather.of(hkl, IDENTITY, weight, tuple(mask.shape)))
 
-    def mask(self, crystal: Crystal, xyz: torch.Tensor, occupancy: torch.Tensor, stol2_max: float) -> torch.Tensor:
+    def mask(
+        self, crystal: Crystal, xyz: torch.Tensor, occupancy: torch.Tensor, stol2_max: float
+    ) -> torch.Tensor:
         """1 in the solvent, 0 elsewhere, over the cell, (nx, ny, nz) float64."""
         d_min = 0.5 / stol2_max**0.5
         grid = gemmi.FloatGrid()
         grid.spacegroup = crystal.spacegroup
         grid.set_unit_cell(crystal.cell)
-        grid.set_size_from_spacing(self.spacing or min(max(d_min / SAMPLES, SPACING_MIN), SPACING_MAX),
-                                   gemmi.GridSizeRounding.Up)
+        grid.set_size_from_spacing(
+            self.spacing or min(max(d_min / SAMPLES, SPACING_MIN), SPACING_MAX), gemmi.GridSizeRounding.Up
+        )
         self.masker.put_mask_on_float_grid(grid, _model(crystal, xyz, occupancy))
         return torch.from_numpy(np.array(grid.array, dtype=np.float64))
 

@@ -27,7 +27,9 @@ WIDTH = 0.05  # w
 CUT = 6.0  # the sum is cut where an atom's term is below exp(-CUT)
 
 
-def solvent_smooth(crystal: Crystal, hkl: torch.Tensor, edge: float = 0.2, spacing: float = 0.7) -> torch.Tensor:
+def solvent_smooth(
+    crystal: Crystal, hkl: torch.Tensor, edge: float = 0.2, spacing: float = 0.7
+) -> torch.Tensor:
     """F_mask(h), (..., hkl) complex128, differentiable in coordinates and occupancy.
 
     Parameters
@@ -38,16 +40,22 @@ def solvent_smooth(crystal: Crystal, hkl: torch.Tensor, edge: float = 0.2, spaci
     """
     mask = smooth_mask(crystal, hkl, edge, spacing)
     shape = tuple(mask.shape[-3:])
-    weight = torch.full((len(hkl),), crystal.cell.volume / math.prod(shape), dtype=torch.float64, device=hkl.device)
+    weight = torch.full(
+        (len(hkl),), crystal.cell.volume / math.prod(shape), dtype=torch.float64, device=hkl.device
+    )
     return cell_transform(mask.double(), Gather.of(hkl, IDENTITY, weight, shape))
 
 
 def smooth_mask(crystal: Crystal, hkl: torch.Tensor, edge: float, spacing: float) -> torch.Tensor:
     """m over the cell, (..., nx, ny, nz) float32."""
-    shape = [max(int(math.ceil(x / spacing)), 2 * int(h) + 2)
-             for x, h in zip((crystal.cell.a, crystal.cell.b, crystal.cell.c), hkl.abs().amax(0), strict=True)]
+    shape = [
+        max(math.ceil(x / spacing), 2 * int(h) + 2)
+        for x, h in zip((crystal.cell.a, crystal.cell.b, crystal.cell.c), hkl.abs().amax(0), strict=True)
+    ]
     names = sorted(set(crystal.scatterer))
-    R = torch.tensor([gemmi.Element(n.rstrip("+-0123456789")).vdw_r + GROWTH for n in names], dtype=torch.float64)
+    R = torch.tensor(
+        [gemmi.Element(n.rstrip("+-0123456789")).vdw_r + GROWTH for n in names], dtype=torch.float64
+    )
     B = B_PER_U * edge * R
     a = math.log(2) * torch.exp(R / (2 * edge)) * (B / (4 * math.pi)) ** 1.5
     n_op = len(operators(crystal.spacegroup))
@@ -55,9 +63,17 @@ def smooth_mask(crystal: Crystal, hkl: torch.Tensor, edge: float, spacing: float
     device = crystal.xyz.device
     radius2 = (R**2 + 2 * edge * R * CUT)[index].to(device)
     occupancy = crystal.occupancy.double()
-    filled = density(equivalent_positions(crystal), torch.cat([occupancy] * n_op, -1), B[index].to(device), radius2,
-                     a[:, None].to(device), torch.zeros_like(a)[:, None].to(device), index.to(device),
-                     orthogonalization(crystal.cell), shape)
+    filled = density(
+        equivalent_positions(crystal),
+        torch.cat([occupancy] * n_op, -1),
+        B[index].to(device),
+        radius2,
+        a[:, None].to(device),
+        torch.zeros_like(a)[:, None].to(device),
+        index.to(device),
+        orthogonalization(crystal.cell),
+        shape,
+    )
     return _retreat(torch.exp(-filled), crystal.cell)
 
 

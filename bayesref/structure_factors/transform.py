@@ -38,7 +38,9 @@ class Gather:
     weight: torch.Tensor
 
     @classmethod
-    def of(cls, hkl: torch.Tensor, ops: Operators, weight: torch.Tensor, shape: tuple[int, int, int]) -> "Gather":
+    def of(
+        cls, hkl: torch.Tensor, ops: Operators, weight: torch.Tensor, shape: tuple[int, int, int]
+    ) -> "Gather":
         """Checked against the grid: every equivalent index must lie below its Nyquist index.
 
         Raises
@@ -50,8 +52,10 @@ class Gather:
         for R in rot:
             h = (hkl[:, :, None] * R).sum(1).abs()
             if len(h) and (2 * h >= torch.tensor(shape, device=h.device)).any():
-                raise InputError(f"A grid of {tuple(shape)} does not reach reflection "
-                                 f"{tuple(hkl[int(h.amax(1).argmax())].tolist())}; prepare with these reflections.")
+                raise InputError(
+                    f"A grid of {tuple(shape)} does not reach reflection "
+                    f"{tuple(hkl[int(h.amax(1).argmax())].tolist())}; prepare with these reflections."
+                )
         return cls(hkl.contiguous(), rot, tran, weight)
 
 
@@ -107,11 +111,13 @@ def _complex(dtype: torch.dtype) -> torch.dtype:
 
 def _forward_cpu(grid, hkl, rot, tran, weight):
     from bayesref.structure_factors import transform_cpu
+
     return transform_cpu.gather(torch.fft.rfftn(grid, dim=(1, 2, 3)), hkl, rot, tran, weight, grid.shape[-1])
 
 
 def _adjoint_cpu(F, hkl, rot, tran, weight, shape):
     from bayesref.structure_factors import transform_cpu
+
     half = transform_cpu.insert(F, hkl, rot, tran, weight, shape)
     return torch.fft.irfftn(half, s=shape, dim=(1, 2, 3), norm="forward")
 
@@ -124,7 +130,12 @@ def _equivalents(hkl, rot, tran, sizes):
         flip = h[:, 2] < 0
         h = torch.where(flip[:, None], -h, h)
         turn = ((hkl * t).sum(1) % TRANSLATION_UNIT).double() * (2 * torch.pi / TRANSLATION_UNIT)
-        yield (h[:, 0] % nx * ny + h[:, 1] % ny) * (nz // 2 + 1) + h[:, 2], flip, torch.polar(turn * 0 + 1, turn), h
+        yield (
+            (h[:, 0] % nx * ny + h[:, 1] % ny) * (nz // 2 + 1) + h[:, 2],
+            flip,
+            torch.polar(turn * 0 + 1, turn),
+            h,
+        )
 
 
 def _forward_torch(grid, hkl, rot, tran, weight):

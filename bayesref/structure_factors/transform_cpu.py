@@ -42,8 +42,12 @@ def _equivalent(hkl, rot, tran, i, g):
     h, k, l = hkl[i, 0], hkl[i, 1], hkl[i, 2]
     R = rot[g]
     turn = (h * tran[g, 0] + k * tran[g, 1] + l * tran[g, 2]) % _UNIT
-    return (h * R[0, 0] + k * R[1, 0] + l * R[2, 0], h * R[0, 1] + k * R[1, 1] + l * R[2, 1],
-            h * R[0, 2] + k * R[1, 2] + l * R[2, 2], turn)
+    return (
+        h * R[0, 0] + k * R[1, 0] + l * R[2, 0],
+        h * R[0, 1] + k * R[1, 1] + l * R[2, 1],
+        h * R[0, 2] + k * R[1, 2] + l * R[2, 2],
+        turn,
+    )
 
 
 @njit(nogil=True, cache=True)

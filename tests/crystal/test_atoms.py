@@ -33,7 +33,12 @@ def pdb(tmp_path):
 
 def test_every_field_is_read(pdb):
     crystal = read_structure(pdb, charges=True)
-    assert crystal.scatterer == ("N", "C", "C", "H", "Fe3+") or set(crystal.scatterer) == {"N", "C", "H", "Fe3+"}
+    assert crystal.scatterer == ("N", "C", "C", "H", "Fe3+") or set(crystal.scatterer) == {
+        "N",
+        "C",
+        "H",
+        "Fe3+",
+    }
     i = crystal.name.index("A/GLY 1/CA/A")
     assert crystal.altloc[i] == "A"
     assert crystal.xyz[i].tolist() == [2.0, 3.0, 4.0]
@@ -77,11 +82,17 @@ def test_select_keeps_rows_together(pdb):
     assert part.U.shape == (1, 6)
 
 
-@pytest.mark.parametrize(("edit", "message"), [
-    (lambda s: s.replace("CRYST1", "REMARK"), "lacks a unit cell"),
-    (lambda s: "\n".join(s.splitlines()[:1]), "no atoms"),
-    (lambda s: s.replace("          FE3+", "           X  ").replace("FE   FE ", " XX  UNX"), "no known element"),
-])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.replace("CRYST1", "REMARK"), "lacks a unit cell"),
+        (lambda s: "\n".join(s.splitlines()[:1]), "no atoms"),
+        (
+            lambda s: s.replace("          FE3+", "           X  ").replace("FE   FE ", " XX  UNX"),
+            "no known element",
+        ),
+    ],
+)
 def test_bad_files_are_explained(tmp_path, edit, message):
     path = tmp_path / "bad.pdb"
     path.write_text(edit(PDB))
@@ -111,7 +122,9 @@ def test_bad_numbers_name_the_atom(pdb):
 
 def test_cell_matrices_and_resolution():
     cell = gemmi.UnitCell(10, 20, 30, 80, 95, 105)
-    assert torch.allclose(orthogonalization(cell) @ fractionalization(cell), torch.eye(3, dtype=torch.float64))
+    assert torch.allclose(
+        orthogonalization(cell) @ fractionalization(cell), torch.eye(3, dtype=torch.float64)
+    )
     hkl = torch.tensor([[1, 2, 3], [-4, 0, 2]])
     d = [cell.calculate_d(h) for h in hkl.tolist()]
     assert torch.allclose(hkl_stol2(hkl, cell), 0.25 / torch.tensor(d, dtype=torch.float64) ** 2)

@@ -55,14 +55,17 @@ def test_electron_form_factors_are_those_of_gemmi():
     assert float(f) == pytest.approx(gemmi.Element("C").c4322.calculate_sf(0.04), rel=1e-6)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ((["C"], "it1992"), "Unknown form-factor table"),
-    ((["Qq"], "it92"), "no element"),
-    ((["C 2"], "it92"), "no element"),
-    ((["Es"], "electron"), "no entry for Es"),
-    ((["C"], "electron", 1.0), "X-ray quantities"),
-    ((["C"], "it92", -1.0), "must be above zero"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["C"], "it1992"), "Unknown form-factor table"),
+        ((["Qq"], "it92"), "no element"),
+        ((["C 2"], "it92"), "no element"),
+        ((["Es"], "electron"), "no entry for Es"),
+        ((["C"], "electron", 1.0), "X-ray quantities"),
+        ((["C"], "it92", -1.0), "must be above zero"),
+    ],
+)
 def test_bad_requests_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         form_factors(*arguments)

@@ -23,7 +23,12 @@ def atoms(tensor: bool, states: int = 2, n: int = 9, radius2: float = 5.0):
         M = L @ L.mT + 8 * torch.eye(3, dtype=torch.float64)
         adp = torch.stack([M[..., i, j] for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))], -1)
     # outside the cell too: atoms repeat with it
-    return [uniform(states, n, 3) * 3 - 1, uniform(states, n), adp, uniform(states, n) + radius2], torch.arange(n) % 2
+    return [
+        uniform(states, n, 3) * 3 - 1,
+        uniform(states, n),
+        adp,
+        uniform(states, n) + radius2,
+    ], torch.arange(n) % 2
 
 
 def value_and_gradients(parts, index, backend, dtype, weight):
@@ -112,14 +117,19 @@ def test_second_derivatives_are_refused_or_right():
 
     with pytest.raises(NotImplementedError, match="Second derivatives"):
         torch.autograd.functional.hvp(lambda x: loss(x, "cpu"), parts[0], parts[0])
-    assert torch.autograd.functional.hvp(lambda x: loss(x, "reference"), parts[0], parts[0])[1].abs().max() > 0
+    assert (
+        torch.autograd.functional.hvp(lambda x: loss(x, "reference"), parts[0], parts[0])[1].abs().max() > 0
+    )
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda p: p[0].__setitem__((0, 1, 2), math.nan), "coordinates holds 1"),
-    (lambda p: p[2].fill_(-30.0), "width b"),
-    (lambda p: p[3].fill_(0.0), "radii must be above zero"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p[0].__setitem__((0, 1, 2), math.nan), "coordinates holds 1"),
+        (lambda p: p[2].fill_(-30.0), "width b"),
+        (lambda p: p[3].fill_(0.0), "radii must be above zero"),
+    ],
+)
 def test_bad_numbers_are_named(change, message):
     parts, index = atoms(False)
     change(parts)

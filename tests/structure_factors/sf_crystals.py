@@ -6,9 +6,15 @@ import torch
 from bayesref.crystal.atoms import Crystal
 
 
-def random_crystal(spacegroup: str = "P 1", cell=(18.0, 22.0, 26.0, 84.0, 97.0, 103.0), n: int = 40,
-                   anisotropic: bool = False, B=(8.0, 40.0), seed: int = 0,
-                   elements=("C", "N", "O", "S")) -> Crystal:
+def random_crystal(
+    spacegroup: str = "P 1",
+    cell=(18.0, 22.0, 26.0, 84.0, 97.0, 103.0),
+    n: int = 40,
+    anisotropic: bool = False,
+    B=(8.0, 40.0),
+    seed: int = 0,
+    elements=("C", "N", "O", "S"),
+) -> Crystal:
     """Atoms at random in the cell; with `anisotropic` every second one has a U tensor."""
     g = torch.Generator().manual_seed(seed)
     uniform = lambda *shape: torch.rand(*shape, generator=g, dtype=torch.float64)  # noqa: E731
@@ -23,8 +29,18 @@ def random_crystal(spacegroup: str = "P 1", cell=(18.0, 22.0, 26.0, 84.0, 97.0, 
         U = torch.where(flags[:, None], U, 0.0)
     scatterer = tuple(elements[int(i)] for i in (uniform(n) * len(elements)).long())
     name = tuple(f"A/UNK {i}/X" for i in range(n))
-    return Crystal(xyz, B[0] + (B[1] - B[0]) * uniform(n), U, flags, 0.3 + 0.7 * uniform(n), scatterer, name, ("",) * n,
-                   cell, gemmi.SpaceGroup(spacegroup))
+    return Crystal(
+        xyz,
+        B[0] + (B[1] - B[0]) * uniform(n),
+        U,
+        flags,
+        0.3 + 0.7 * uniform(n),
+        scatterer,
+        name,
+        ("",) * n,
+        cell,
+        gemmi.SpaceGroup(spacegroup),
+    )
 
 
 def reflections(crystal: Crystal, d_min: float) -> torch.Tensor:
@@ -33,9 +49,13 @@ def reflections(crystal: Crystal, d_min: float) -> torch.Tensor:
 
 
 CELLS = {  # a cell that each crystal system allows
-    "triclinic": (11, 13, 12, 80, 95, 104), "monoclinic": (11, 13, 12, 90, 105, 90),
-    "orthorhombic": (11, 13, 12, 90, 90, 90), "tetragonal": (11, 11, 13, 90, 90, 90),
-    "trigonal": (11, 11, 13, 90, 90, 120), "hexagonal": (11, 11, 13, 90, 90, 120), "cubic": (12, 12, 12, 90, 90, 90),
+    "triclinic": (11, 13, 12, 80, 95, 104),
+    "monoclinic": (11, 13, 12, 90, 105, 90),
+    "orthorhombic": (11, 13, 12, 90, 90, 90),
+    "tetragonal": (11, 11, 13, 90, 90, 90),
+    "trigonal": (11, 11, 13, 90, 90, 120),
+    "hexagonal": (11, 11, 13, 90, 90, 120),
+    "cubic": (12, 12, 12, 90, 90, 90),
 }
 
 

@@ -19,15 +19,22 @@ def gemmi_small(crystal, hkl):
     small.cell, small.spacegroup = crystal.cell, crystal.spacegroup
     small.setup_cell_images()
     frac = crystal.xyz @ torch.tensor(crystal.cell.frac.mat.tolist(), dtype=torch.float64).T
-    for i, (x, B, o, s) in enumerate(zip(frac.tolist(), crystal.B.tolist(), crystal.occupancy.tolist(),
-                                         crystal.scatterer, strict=True)):
+    for i, (x, B, o, s) in enumerate(
+        zip(frac.tolist(), crystal.B.tolist(), crystal.occupancy.tolist(), crystal.scatterer, strict=True)
+    ):
         site = gemmi.SmallStructure.Site()
-        site.element, site.occ, site.u_iso, site.fract = gemmi.Element(s), o, B / (8 * torch.pi**2), gemmi.Fractional(*x)
+        site.element, site.occ, site.u_iso, site.fract = (
+            gemmi.Element(s),
+            o,
+            B / (8 * torch.pi**2),
+            gemmi.Fractional(*x),
+        )
         site.label = str(i)
         small.add_site(site)
     calculator = gemmi.StructureFactorCalculatorX(small.cell)
-    return torch.tensor([calculator.calculate_sf_from_small_structure(small, h) for h in hkl.tolist()],
-                        dtype=torch.complex128)
+    return torch.tensor(
+        [calculator.calculate_sf_from_small_structure(small, h) for h in hkl.tolist()], dtype=torch.complex128
+    )
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -45,8 +52,10 @@ def test_real_models_agree_with_gemmi(data_dir):
         crystal = read_structure(data_dir / file)
         hkl = reflections(crystal, 2.0)[::200]
         calculator = gemmi.StructureFactorCalculatorX(crystal.cell)
-        truth = torch.tensor([calculator.calculate_sf_from_model(crystal.structure[0], h) for h in hkl.tolist()],
-                        dtype=torch.complex128)
+        truth = torch.tensor(
+            [calculator.calculate_sf_from_model(crystal.structure[0], h) for h in hkl.tolist()],
+            dtype=torch.complex128,
+        )
         F = direct(crystal, hkl, form_factors(crystal.scatterer))
         assert torch.linalg.norm(F - truth) < 1e-6 * torch.linalg.norm(truth)
 

@@ -20,8 +20,13 @@ MADE = {
     "sharp": lambda: (random_crystal(B=(0.5, 3.0), elements=("C", "Fe", "H")), 1.2),
     "blurred": lambda: (random_crystal(B=(60.0, 200.0), n=60), 3.5),
 }
-REAL = {"1dur 2.0": ("1dur/1dur.pdb", 2.0), "1dur 1.5": ("1dur/1dur.pdb", 1.5), "pyp": ("pyp/off.pdb", 1.6),
-        "hewl": ("hewl/RTSAD_HEWL_refine_25.pdb", 1.7), "5e5z": ("5e5z/5e5z.pdb", 1.66)}
+REAL = {
+    "1dur 2.0": ("1dur/1dur.pdb", 2.0),
+    "1dur 1.5": ("1dur/1dur.pdb", 1.5),
+    "pyp": ("pyp/off.pdb", 1.6),
+    "hewl": ("hewl/RTSAD_HEWL_refine_25.pdb", 1.7),
+    "5e5z": ("5e5z/5e5z.pdb", 1.66),
+}
 ERRORS = [1e-2, 1e-3, 1e-4]
 
 
@@ -74,7 +79,12 @@ def test_gradients_are_those_of_the_function_computed():
 
     def loss(step):
         xyz, B, occupancy, U = (x + step * d for x, d in zip(start, direction, strict=True))
-        return structure_factors(replace(crystal, xyz=xyz, B=B, occupancy=occupancy, U=U), plan=plan).abs().square().sum()
+        return (
+            structure_factors(replace(crystal, xyz=xyz, B=B, occupancy=occupancy, U=U), plan=plan)
+            .abs()
+            .square()
+            .sum()
+        )
 
     step = torch.zeros((), dtype=torch.float64, requires_grad=True)
     slope = float(torch.autograd.grad(loss(step), step)[0])
@@ -125,7 +135,9 @@ def test_another_program_agrees(data_dir):
     """phenix.fmodel (as distributed with SFcalculator): its own form factors and FFT leave 0.8 %."""
     crystal = read_structure(data_dir / "1dur/1dur.pdb")
     mtz = gemmi.read_mtz_file(str(data_dir / "1dur/1dur_vanilla.mtz"))
-    amplitude, phase = (torch.tensor(mtz.column_with_label(c).array.copy()).double() for c in ("FMODEL", "PHIFMODEL"))
+    amplitude, phase = (
+        torch.tensor(mtz.column_with_label(c).array.copy()).double() for c in ("FMODEL", "PHIFMODEL")
+    )
     theirs = torch.polar(amplitude, torch.deg2rad(phase))
     ours = structure_factors(crystal, torch.tensor(mtz.make_miller_array(), dtype=torch.int64))
     assert torch.linalg.norm(ours - theirs) < 0.01 * torch.linalg.norm(theirs)

@@ -14,7 +14,9 @@ SHAPE = (9, 10, 12)
 
 def gather(spacegroup: str) -> Gather:
     hkl = torch.cartesian_prod(*[torch.arange(-2, 3)] * 3)  # both Friedel mates, l = 0 and 0 0 0 too
-    return Gather.of(hkl, operators(gemmi.SpaceGroup(spacegroup)), torch.rand(len(hkl), dtype=torch.float64), SHAPE)
+    return Gather.of(
+        hkl, operators(gemmi.SpaceGroup(spacegroup)), torch.rand(len(hkl), dtype=torch.float64), SHAPE
+    )
 
 
 @pytest.mark.parametrize("spacegroup", ["P 1", "P 63", "F 4 3 2", "R 3 2:R"])
@@ -33,8 +35,11 @@ def test_it_is_the_sum_over_operators(spacegroup):
 @pytest.mark.parametrize("path", ["compiled", "torch"])
 def test_the_gradient_is_the_transpose(spacegroup, path):
     at = gather(spacegroup)
-    forward, adjoint = ((transform._forward_cpu, transform._adjoint_cpu) if path == "compiled"
-                        else (transform._forward_torch, transform._adjoint_torch))
+    forward, adjoint = (
+        (transform._forward_cpu, transform._adjoint_cpu)
+        if path == "compiled"
+        else (transform._forward_torch, transform._adjoint_torch)
+    )
     indices = (at.hkl, at.rot, at.tran, at.weight)
     density = torch.randn(2, *SHAPE, dtype=torch.float64)
     F = torch.randn(2, len(at.hkl), dtype=torch.complex128)
