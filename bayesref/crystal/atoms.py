@@ -66,16 +66,17 @@ class Crystal:
         """The crystal of some atoms only: `atoms` is (n,) int or (atom,) bool; the link to gemmi is dropped."""
         rows = atoms.nonzero()[:, 0] if atoms.dtype == torch.bool else atoms
         pick = [int(i) for i in rows]
-        strings = [tuple(column[i] for i in pick) for column in (self.scatterer, self.name, self.altloc)]
-        return Crystal(
-            self.xyz[..., rows, :],
-            self.B[..., rows],
-            None if self.U is None else self.U[..., rows, :],
-            self.anisotropic[rows],
-            self.occupancy[..., rows],
-            *strings,
-            self.cell,
-            self.spacegroup,
+        return replace(
+            self,
+            xyz=self.xyz[..., rows, :],
+            B=self.B[..., rows],
+            U=None if self.U is None else self.U[..., rows, :],
+            anisotropic=self.anisotropic[rows],
+            occupancy=self.occupancy[..., rows],
+            scatterer=tuple(self.scatterer[i] for i in pick),
+            name=tuple(self.name[i] for i in pick),
+            altloc=tuple(self.altloc[i] for i in pick),
+            structure=None,
         )
 
 

@@ -122,19 +122,19 @@ def _wk95(element: gemmi.Element, charge: int):
     table = waasmaier_kirfel.table()
     row = table.get(ion) if charge else None
     row = row or table.get(symbol)
-    _known(row, element, "wk95")
-    return row
+    return _known(row, element, "wk95")
 
 
 def _electron(element: gemmi.Element, charge: int):
     row = element.c4322 or (gemmi.Element("H").c4322 if element.name == "D" else None)
-    _known(row, element, "electron")
+    row = _known(row, element, "electron")
     return [*row.a], [*row.b]
 
 
-def _known(row, element: gemmi.Element, table: str) -> None:
+def _known(row, element: gemmi.Element, table: str):
     if row is None:
         raise InputError(f"The form-factor table {table} has no entry for {element.name}.")
+    return row
 
 
 _ROWS = {"it92": _it92, "wk95": _wk95, "electron": _electron}

@@ -74,7 +74,7 @@ def density(
     constants = (a, b, index, orth.to("cpu", torch.float64))
     shape = [int(n) for n in shape]
     if backend == "reference":
-        grid = density_reference(*parts, *constants, shape)
+        grid = density_reference(*parts, *constants, shape)  # type: ignore[call-arg, arg-type]
     elif backend in (None, "cpu", "cuda"):
         if backend is not None and backend != frac.device.type:
             raise InputError(f"The atoms are on {frac.device}, but the backend asked for is {backend}.")

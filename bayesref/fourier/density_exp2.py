@@ -62,7 +62,7 @@ def _exp2_single(x):
     p = p * f + _P32[4]
     p = p * f + _P32[5]
     p = p * f + _P32[6]
-    return p * _power_of_two(i)
+    return p * _power_of_two(i)  # type: ignore[call-arg]
 
 
 @njit(inline="always", fastmath=FASTMATH)
@@ -73,7 +73,7 @@ def _exp2_double(x):
     p = ((_P64[0] * f + _P64[1]) * f + _P64[2]) * f + _P64[3]
     p = (((p * f + _P64[4]) * f + _P64[5]) * f + _P64[6]) * f + _P64[7]
     p = (((p * f + _P64[8]) * f + _P64[9]) * f + _P64[10]) * f + _P64[11]
-    return (p * f + _P64[12]) * _power_of_two(i)
+    return (p * f + _P64[12]) * _power_of_two(i)  # type: ignore[call-arg]
 
 
 @overload(exp2, inline="always")

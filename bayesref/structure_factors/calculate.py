@@ -82,14 +82,15 @@ def structure_factors(
     """
     if (hkl is None) == (plan is None):
         raise InputError("Give either hkl or a plan.")
-    if method == "direct":
-        factors = plan.factors if plan is not None else form_factors(crystal.scatterer, table, wavelength)
-        return direct(
-            crystal, plan.hkl if plan is not None else _indices(hkl).to(crystal.xyz.device), factors
-        )
-    if method != "fft":
+    if method not in ("fft", "direct"):
         raise InputError(f"Unknown method {method!r}; choose fft or direct.")
-    return fft(crystal, plan or prepare(crystal, hkl, rel_error, table, wavelength), backend)
+    if hkl is not None and method == "direct":
+        factors = form_factors(crystal.scatterer, table, wavelength)
+        return direct(crystal, _indices(hkl).to(crystal.xyz.device), factors)
+    if hkl is not None:
+        plan = prepare(crystal, hkl, rel_error, table, wavelength)
+    assert plan is not None  # for the type checker
+    return direct(crystal, plan.hkl, plan.factors) if method == "direct" else fft(crystal, plan, backend)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _block(crystal, factors, hkl, xyz, B, U, occupancy) -> torch.Tensor:
     f = torch.complex(factors.f0(stol2), factors.f2.expand(len(hkl), -1))[:, factors.index]  # (hkl, atom)
     iso = torch.where(crystal.anisotropic, 0.0, B)
     f = f * (occupancy[..., None, :] * torch.exp(-iso[..., None, :] * stol2[:, None]))  # (..., hkl, atom)
-    total = 0
+    total: torch.Tensor = f.new_zeros(())
     for h, shift in zip(ops.hkl(hkl), ops.phase(hkl), strict=True):
         s = h.double() @ inverse  # (hkl, 3), Å⁻¹
         turn = 2 * torch.pi * (s @ xyz.transpose(-1, -2))  # (..., hkl, atom)

@@ -41,18 +41,18 @@ def _grid(crystal: Crystal, plan: Plan, a, b, backend) -> torch.Tensor:
     for rows, tensor in plan.groups:
         pick = slice(None) if rows is None else rows
         index = plan.factors.index[pick]
-        adp, width = _tensor_adp(crystal.U[..., pick, :]) if tensor else (crystal.B[..., pick].double(),) * 2
+        if tensor and crystal.U is not None:
+            adp, width = _tensor_adp(crystal.U[..., pick, :])
+        else:
+            adp = width = crystal.B[..., pick].double()
         p, q, B0 = plan.radius[index].unbind(-1)
         radius2 = (p + q * (width - B0)).clamp(min=RADIUS2_MIN)
-        blur = (
-            torch.tensor([1.0, 1, 1, 0, 0, 0] if tensor else 1.0, dtype=torch.float64, device=adp.device)
-            * plan.blur
-        )
+        unit = torch.tensor([1.0, 1, 1, 0, 0, 0] if tensor else 1.0, dtype=torch.float64, device=adp.device)
         parts.append(
             density(
                 frac[..., pick, :],
                 crystal.occupancy[..., pick].double(),
-                adp + blur,
+                adp + plan.blur * unit,
                 radius2,
                 a,
                 b,

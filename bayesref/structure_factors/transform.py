@@ -38,9 +38,7 @@ class Gather:
     weight: torch.Tensor
 
     @classmethod
-    def of(
-        cls, hkl: torch.Tensor, ops: Operators, weight: torch.Tensor, shape: tuple[int, int, int]
-    ) -> "Gather":
+    def of(cls, hkl: torch.Tensor, ops: Operators, weight: torch.Tensor, shape: tuple[int, ...]) -> "Gather":
         """Checked against the grid: every equivalent index must lie below its Nyquist index.
 
         Raises

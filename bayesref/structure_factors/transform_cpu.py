@@ -23,7 +23,11 @@ def gather(half: torch.Tensor, hkl, rot, tran, weight, nz: int) -> torch.Tensor:
     out = torch.empty((len(half), len(hkl)), dtype=half.dtype)
     at = [x.numpy() for x in (hkl, rot, tran, weight)]
     for grid, F in zip(half.numpy(), out.numpy(), strict=True):
-        run_tasks(lambda first, last, grid=grid, F=F: _gather(grid, *at, _TURN, F, first, last), len(hkl))
+
+        def work(first, last, grid=grid, F=F):
+            _gather(grid, *at, _TURN, F, first, last)  # type: ignore[call-arg]
+
+        run_tasks(work, len(hkl))
     return out
 
 
@@ -33,7 +37,8 @@ def insert(F: torch.Tensor, hkl, rot, tran, weight, shape) -> torch.Tensor:
     half = torch.zeros((len(F), nx, ny, nz // 2 + 1), dtype=F.dtype)
     at = [x.numpy() for x in (hkl, rot, tran, weight)]
     for grid, grad in zip(half.numpy(), F.resolve_conj().contiguous().numpy(), strict=True):
-        _insert(grid, *at, _TURN, grad)  # one thread: equivalents of different reflections meet
+        # one thread: equivalents of different reflections meet
+        _insert(grid, *at, _TURN, grad)  # type: ignore[call-arg]
     return half
 
 
