@@ -1,0 +1,6 @@
+"""`python -m bayesref`."""
+
+from bayesref.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The command `bayesref`.
+
+Commands are imported when they are called, so that `bayesref --help` needs no torch. Bad input ends with one
+sentence and exit code 2; anything unexpected with one sentence and exit code 1, or a traceback with --debug.
+"""
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from bayesref import __version__
+from bayesref._checks import InputError
+
+# name -> module, attribute (a function, or a typer app with commands of its own), panel, one line of help
+COMMANDS = {
+    "merge": ("merge", "command", "Data", "Merge unmerged intensities: posterior amplitudes."),
+    "sf": ("sf", "sf", "Data", "Structure factors of a model."),
+    "project": ("project", "project", "Data", "Density of a model from simulated particle images."),
+    "models": ("models", "app", "Models", "List, show and copy the model pages."),
+    "simulate": ("simulate", "app", "Trial runs", "Simulate data with known truth."),
+    # demo follows
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Commands known by name and summary until one is called."""
+
+    def resolve_command(self, ctx, args):
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name in COMMANDS else command, rest
+
+
+def _load(name: str):
+    module, attribute, _, _ = COMMANDS[name]
+    found = getattr(importlib.import_module(f"bayesref.cli.{module}"), attribute)
+    if not isinstance(found, typer.Typer):
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        found = single
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 110},
+)
+
+
+@app.callback()
+def bayesref(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """Bayesian merging and refinement for time-resolved macromolecular crystallography."""
+
+
+def _stub() -> None:
+    """Stands for a command in the list of commands."""
+
+
+for _name, (_, _, _panel, _help) in COMMANDS.items():
+    app.command(_name, help=_help, rich_help_panel=_panel)(_stub)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; ends with SystemExit."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    # Threads that wait for work must not spin: on shared cores that costs ten times the work. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "--version" in arguments:
+        print(f"bayesref {__version__}")
+        sys.exit(0)
+    try:
+        app([a for a in arguments if a != "--debug"], prog_name="bayesref")
+    except InputError as e:
+        if debug:
+            raise
+        _fail(str(e), 2)
+    except Exception as e:
+        if debug:
+            raise
+        _fail(f"something went wrong that should not ({type(e).__name__}: {e}); --debug shows where.", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"bayesref: {sentence}", file=sys.stderr)
+    sys.exit(code)

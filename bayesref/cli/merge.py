@@ -1,0 +1,142 @@
+"""`bayesref merge`: unmerged intensities in, posterior amplitudes out."""
+
+import time
+
+import torch
+from rich.console import Console
+
+from bayesref._checks import InputError
+from bayesref.cli.command import command_from
+from bayesref.cli.options import MergeSettings
+from bayesref.cli.program import Program, build_program, comma_list
+from bayesref.cli.progress import FitProgress
+from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table
+from bayesref.data.observations import Observations
+from bayesref.inference.fit import fit
+from bayesref.inference.posterior import Posterior
+from bayesref.io.atomic import prepare_output
+from bayesref.io.unmerged import read_unmerged
+
+# Options of one method only, as `fit` names them.
+METHOD_OPTIONS = {
+    "deterministic": ("rounds", "tolerance"),
+    "svi": ("epochs", "batch_images", "learning_rate", "tolerance"),
+}
+
+
+def merge(settings: MergeSettings) -> None:
+    """Merge unmerged intensities: the posterior of every amplitude.
+
+    One amplitude per reflection explains every spot that measured it, through a scale that depends on what is known
+    of the spot (--metadata, --scale) and an error model that is learned. Amplitudes are integrated out exactly; their
+    SIGF includes the uncertainty of the scale and of the error model.
+
+    Example: bayesref merge off.mtz on.mtz --separate-files --metadata X,Y,Wavelength,dHKL --half-datasets 1 --out DIR
+    """
+    start = time.monotonic()
+    console = Console(quiet=settings.quiet)
+    options = fit_options(settings)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    out = prepare_output(settings.out, settings.overwrite)
+    obs = read(settings)
+    console.print(read_table(obs.report), read_sentence(obs.report), "", sep="\n")
+    program = build_program(settings, obs)
+    for note in program.notes:
+        console.print(note)
+    posterior = run_fit(settings, obs, program, options, None if settings.quiet else console)
+    console.print(
+        f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
+    )
+    amplitudes = posterior.amplitudes(n_samples=settings.samples, seed=settings.seed)
+    _interim_write(out, obs, amplitudes)
+    console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
+    console.print(f"Results in {out}, after {time.monotonic() - start:.0f} s.")
+
+
+def read(settings: MergeSettings) -> Observations:
+    """The observations that the options ask for."""
+    return read_unmerged(
+        settings.files,
+        metadata_keys=comma_list(settings.metadata),
+        positional_keys=comma_list(settings.positional_keys),
+        n_frequencies=settings.n_frequencies,
+        intensity_key=settings.intensity_key,
+        sigma_key=settings.sigma_key,
+        image_key=settings.image_key,
+        wavelength_key=settings.wavelength_key,
+        keep_harmonics=settings.keep_harmonics,
+        anomalous=settings.anomalous,
+        separate=settings.separate_files,
+        spacegroup=settings.spacegroup,
+        cell=parse_cell(settings.cell),
+        dmin=settings.dmin,
+        dmax=settings.dmax,
+        isigi_cutoff=settings.isigi_cutoff,
+    )
+
+
+def fit_options(settings: MergeSettings) -> dict:
+    """Options of `fit` for the method asked for; those not given keep its defaults."""
+    given = {
+        k: getattr(settings, k)
+        for k in ("rounds", "tolerance", "epochs", "batch_images", "learning_rate")
+        if getattr(settings, k) is not None
+    }
+    for k in given:
+        if k not in METHOD_OPTIONS[settings.method]:
+            other = "svi" if settings.method == "deterministic" else "deterministic"
+            raise InputError(f"--{k.replace('_', '-')} belongs to --method {other}; leave it out.")
+        if given[k] <= 0:
+            raise InputError(f"--{k.replace('_', '-')} is {given[k]:g}; it must be above zero.")
+    return given | {"method": settings.method, "seed": settings.seed}
+
+
+def run_fit(
+    settings: MergeSettings,
+    obs: Observations,
+    program: Program,
+    options: dict,
+    console: Console | None,
+    title: str = "Fit",
+) -> Posterior:
+    """Fit with its progress shown."""
+    tolerance, epochs = options.get("tolerance", 0.5), options.get("epochs", 40)
+    with FitProgress(console, len(obs), tolerance, epochs, title) as progress:
+        try:
+            return fit(
+                program.model, obs, program.scale, fixed=program.fixed, report=progress.report, **options
+            )
+        except FloatingPointError as e:
+            raise InputError(f"{e} Try other fixed values, fewer scale terms, or a cut-off.") from e
+
+
+def parse_cell(text: str | None) -> tuple[float, ...] | None:
+    """Six numbers, Å and degrees, from 'a,b,c,α,β,γ'."""
+    if text is None:
+        return None
+    try:
+        cell = tuple(float(x) for x in comma_list(text.replace(" ", ",")))
+    except ValueError:
+        cell = ()
+    if len(cell) != 6:
+        raise InputError(f"--cell {text} is not six numbers; give a,b,c in Å and α,β,γ in degrees.")
+    return cell
+
+
+def _interim_write(out, obs, amplitudes):
+    import reciprocalspaceship as rs
+
+    from bayesref.io.write_mtz import write_mtz
+
+    for d in range(obs.asu.n_dataset):
+        mine = obs.asu.dataset_id == d
+        hkl = obs.asu.hkl[mine].numpy()
+        columns = {k: getattr(amplitudes, k)[mine].numpy() for k in ("F", "SIGF", "I", "SIGI", "N")}
+        data = {"H": hkl[:, 0], "K": hkl[:, 1], "L": hkl[:, 2]} | columns
+        types = {"H": "H", "K": "H", "L": "H", "F": "F", "SIGF": "Q", "I": "J", "SIGI": "Q", "N": "I"}
+        table = rs.DataSet(data, cell=obs.asu.cell, spacegroup=obs.asu.spacegroup, merged=True)
+        write_mtz(table.astype(types).set_index(["H", "K", "L"]), out / f"merged_{d}.mtz")
+
+
+command = command_from(MergeSettings, merge)

@@ -1,0 +1,138 @@
+"""Options of `bayesref merge`, in the groups that its help shows."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+INPUT = partial(typer.Option, rich_help_panel="Input")
+CRYSTAL = partial(typer.Option, rich_help_panel="Crystal")
+SCALE = partial(typer.Option, rich_help_panel="Scale model")
+ERROR = partial(typer.Option, rich_help_panel="Error model")
+INFERENCE = partial(typer.Option, rich_help_panel="Inference")
+CROSS = partial(typer.Option, rich_help_panel="Cross-validation")
+OUTPUT = partial(typer.Option, rich_help_panel="Output")
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Unmerged data: MTZ, XDS_ASCII.HKL, INTEGRATE.HKL, CrystFEL .stream, DIALS .refl with its .expt.",
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
+Method = Literal["deterministic", "svi"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSettings:
+    """What `bayesref merge` is asked to do; each field is an option and says what it is."""
+
+    files: Files
+
+    metadata: Annotated[
+        str,
+        INPUT(
+            "--metadata",
+            "-m",
+            metavar="KEYS",
+            help="Columns that the scale depends on, separated by commas: any numeric column, and dHKL, Hobs, "
+            "Kobs, Lobs, file_id, image_id.",
+        ),
+    ] = ""
+    positional_keys: Annotated[
+        str, INPUT(metavar="KEYS", help="Columns to add as sines and cosines of increasing frequency.")
+    ] = ""
+    n_frequencies: Annotated[int, INPUT(min=1, help="Octaves of sines and cosines.")] = 4
+    intensity_key: Annotated[str | None, INPUT(help="Column of intensities.")] = None
+    sigma_key: Annotated[str | None, INPUT(help="Column of their standard deviations.")] = None
+    image_key: Annotated[str | None, INPUT(help="Column of image numbers.")] = None
+    wavelength_key: Annotated[
+        str | None, INPUT(help="Column of wavelengths of polychromatic (Laue) data; '' = monochromatic.")
+    ] = None
+    keep_harmonics: Annotated[
+        bool, INPUT("--keep-harmonics", help="Keep Laue spots that several harmonics share.")
+    ] = False
+    separate_files: Annotated[
+        bool, INPUT("--separate-files", help="One merged dataset for each file, scaled together.")
+    ] = False
+
+    spacegroup: Annotated[
+        str | None, CRYSTAL(metavar="SYMBOL", help="Space group to use instead of the files'.")
+    ] = None
+    cell: Annotated[
+        str | None, CRYSTAL(metavar="a,b,c,α,β,γ", help="Cell to use instead of the files', Å and degrees.")
+    ] = None
+    anomalous: Annotated[bool, CRYSTAL("--anomalous", help="Keep Friedel mates apart.")] = False
+    dmin: Annotated[float | None, CRYSTAL("--dmin", "-d", help="High-resolution limit, Å.")] = None
+    dmax: Annotated[float | None, CRYSTAL(help="Low-resolution limit, Å.")] = None
+    isigi_cutoff: Annotated[
+        float | None, CRYSTAL(help="Smallest I/SIGI of a spot; weak spots are data, so rarely of use.")
+    ] = None
+
+    scale: Annotated[
+        str,
+        SCALE(
+            metavar="TERMS",
+            help="Terms of log K: falloff (with resolution), additive (smooth functions of the metadata), image (k "
+            "and B of each image), physical (smooth in image number, absorption surface, anisotropic B), neural.",
+        ),
+    ] = "falloff,additive,image"
+    surface: Annotated[
+        str | None,
+        SCALE(metavar="X,Y", help="Detector position columns for the absorption surface of 'physical'."),
+    ] = None
+    network_width: Annotated[int, SCALE(min=1, help="Units in a layer of 'neural'.")] = 12
+    network_depth: Annotated[int, SCALE(min=1, help="Residual layers of 'neural'.")] = 2
+
+    model: Annotated[
+        str,
+        ERROR(metavar="NAME|FILE", help="Model page: see `bayesref models list`, or a .py file of yours."),
+    ] = "merge"
+    studentt_dof: Annotated[
+        float | None,
+        ERROR(metavar="NU", help="Degrees of freedom of the errors, above 2; learned where not given."),
+    ] = None
+    no_blanks: Annotated[
+        bool, ERROR("--no-blanks", help="Every spot is there: none was predicted but is missing.")
+    ] = False
+    fix: Annotated[
+        list[str] | None,
+        ERROR(metavar="SITE=VALUE", help="Hold a number of the model at a value; may be repeated."),
+    ] = None
+
+    method: Annotated[
+        Method,
+        INFERENCE(
+            help="deterministic: L-BFGS over all spots; svi: minibatches of images, for very large data."
+        ),
+    ] = "deterministic"
+    tolerance: Annotated[
+        float | None, INFERENCE(help="Stop when no more than this is to be gained, log units.")
+    ] = None
+    rounds: Annotated[int | None, INFERENCE(min=1, help="Most rounds of the deterministic method.")] = None
+    epochs: Annotated[int | None, INFERENCE(min=1, help="Most passes over the data, svi.")] = None
+    batch_images: Annotated[int | None, INFERENCE(min=1, help="Images in a minibatch, svi.")] = None
+    learning_rate: Annotated[float | None, INFERENCE(help="Of Adam, svi.")] = None
+    seed: Annotated[int, INFERENCE(help="Of all random numbers.")] = 0
+    threads: Annotated[
+        int | None, INFERENCE(min=1, help="Threads to use; as many as there are cores.", show_default=False)
+    ] = None
+
+    half_datasets: Annotated[
+        int,
+        CROSS(metavar="N", min=0, help="Merge random halves of the images, N times: CC1/2 and calibration."),
+    ] = 0
+    refit: Annotated[
+        bool, CROSS("--refit", help="Fit the scale to each half; by default it is that of all data.")
+    ] = False
+    test_fraction: Annotated[
+        float, CROSS(min=0.0, max=0.9, help="Fraction of spots to leave out and predict: CCpred.")
+    ] = 0.0
+
+    out: Annotated[Path, OUTPUT("--out", "-o", help="Directory for the results.", show_default=False)]
+    samples: Annotated[int, OUTPUT(min=0, help="Draws of every amplitude to keep in posterior.nc.")] = 64
+    overwrite: Annotated[bool, OUTPUT("--overwrite", help="Replace results that are there already.")] = False
+    quiet: Annotated[bool, OUTPUT("--quiet", "-q", help="Print nothing but errors.")] = False

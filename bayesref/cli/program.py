@@ -1,0 +1,141 @@
+"""From options to what is fitted: the model page, its scale, and the sites that are held fixed."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+
+from bayesref import programs
+from bayesref._checks import InputError
+from bayesref.cli.options import MergeSettings
+from bayesref.data.observations import Observations
+from bayesref.guides.latents import Latents
+from bayesref.scaling.additive import Additive
+from bayesref.scaling.falloff import Falloff
+from bayesref.scaling.image_wise import ImageWise
+from bayesref.scaling.neural import Neural
+from bayesref.scaling.physical import Physical
+from bayesref.scaling.scale import Product, Scale
+
+TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
+    "falloff": lambda obs, s: Falloff(obs),
+    "additive": lambda obs, s: Additive(obs),
+    "image": lambda obs, s: ImageWise(obs),
+    "neural": lambda obs, s: Neural(obs, s.network_width, s.network_depth, s.seed),
+    "physical": lambda obs, s: Physical(obs, surface=comma_list(s.surface) or None),
+}
+NEED_METADATA = ("additive", "neural")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is fitted.
+
+    Attributes
+    ----------
+    model : function model(obs, scale)
+    scale : its scale
+    fixed : values of the sites that are not inferred
+    notes : sentences for the user about choices made on the way
+    """
+
+    model: Callable
+    scale: Scale
+    fixed: dict[str, torch.Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def comma_list(text: str | None) -> list[str]:
+    """'X, Y' -> ['X', 'Y']."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def build_program(settings: MergeSettings, obs: Observations) -> Program:
+    """Model page, scale and fixed sites.
+
+    Raises
+    ------
+    InputError : an unknown page, term or site, or a value out of range
+    """
+    model = programs.load(settings.model)
+    _check_signature(model, settings.model)
+    scale, notes = build_scale(settings, obs)
+    return Program(model, scale, fixed_sites(settings, model, obs, scale), notes)
+
+
+def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tuple[str, ...]]:
+    """The product of the terms asked for, and notes about those left out."""
+    asked = comma_list(settings.scale)
+    for term in asked:
+        if term not in TERMS:
+            raise InputError(_unknown("scale term", term, TERMS, "--scale"))
+    if settings.surface and "physical" not in asked:
+        raise InputError("--surface belongs to the term 'physical'; add it to --scale.")
+    terms, notes = list(dict.fromkeys(asked)), []
+    if not obs.metadata_keys:
+        dropped = [t for t in terms if t in NEED_METADATA]
+        terms = [t for t in terms if t not in NEED_METADATA]
+        if dropped:
+            notes.append(f"Without --metadata the scale has no term {' and '.join(dropped)}.")
+    if not terms:
+        raise InputError(f"--scale {settings.scale} leaves no term; add falloff, or give --metadata.")
+    return Product(*(TERMS[t](obs, settings) for t in terms)), tuple(notes)
+
+
+def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.Tensor]:
+    """Values of --studentt-dof, --no-blanks and --fix, by site."""
+    asked = dict(_split_fix(text) for text in settings.fix or ())
+    if settings.studentt_dof is not None:
+        if settings.studentt_dof <= 2:
+            raise InputError(
+                f"--studentt-dof is {settings.studentt_dof:g}; it must be above 2, where the errors have a variance."
+            )
+        asked["nu"] = settings.studentt_dof - 2
+    if settings.no_blanks:
+        asked["blank_odds"] = 0.0
+    if not asked:
+        return {}
+    sites = Latents(model, (obs, scale)).sites
+    numbers = [k for k, s in sites.items() if s.start.numel() == 1]
+    for name, value in asked.items():
+        if name not in numbers:
+            raise InputError(_unknown("number", name, numbers, f"model {settings.model}"))
+        _check_value(name, value, sites[name].transform)
+    return {k: torch.tensor(v, dtype=torch.float64).reshape(sites[k].shape) for k, v in asked.items()}
+
+
+def _split_fix(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise InputError(f"--fix {text} is not of the form SITE=VALUE, such as --fix a=1.") from None
+
+
+def _check_value(name: str, value: float, transform: Any) -> None:
+    support = transform.codomain
+    # Zero is the limit that switches a term of the error model off.
+    if not support.check(torch.tensor(value if value else 1e-12, dtype=torch.float64)):
+        raise InputError(f"{name} = {value:g} is impossible; it must be a number of the kind {support}.")
+
+
+def _check_signature(model: Callable, name: str) -> None:
+    required = [
+        p.name
+        for p in inspect.signature(model).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) != 2:
+        raise InputError(
+            f"The model {name} takes ({', '.join(required)}); bayesref merge calls model(obs, scale), "
+            "so choose another page."
+        )
+
+
+def _unknown(kind: str, name: str, known, where: str) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    hint = f"did you mean '{close[0]}'? It has" if close else "it has"
+    return f"{where} has no {kind} '{name}'; {hint} {', '.join(known) or 'none'}."

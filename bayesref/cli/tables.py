@@ -1,0 +1,56 @@
+"""Tables that commands print."""
+
+import torch
+from rich.table import Table
+
+from bayesref.data.report import ReadReport
+from bayesref.inference.posterior import Posterior
+from bayesref.scaling.scale import Scale
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table whose first column is text and the others numbers."""
+    t = Table(
+        title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False
+    )
+    for i, c in enumerate(columns):
+        t.add_column(c, justify="left" if i == 0 else "right")
+    return t
+
+
+def read_table(report: ReadReport | None) -> Table:
+    """What was read and left out."""
+    report = report or ReadReport()
+    t = table("Read", "file", "rows", "spots", "images", "left out")
+    for f in report.files:
+        left_out = ", ".join(f"{n:,} {cause}" for cause, n in f.left_out.items() if n) or "none"
+        t.add_row(f"{f.name} ({f.format})", f"{f.n_read:,}", f"{f.n_spot:,}", f"{f.n_image:,}", left_out)
+    return t
+
+
+def read_sentence(report: ReadReport | None) -> str:
+    """One line: how many reflections, of which crystal."""
+    return str(report).splitlines()[-1] + "."
+
+
+def site_table(posterior: Posterior) -> Table:
+    """Posterior mean and standard deviation of the model's numbers (the error model)."""
+    t = table("Error model", "", "mean", "sd")
+    for name, x in posterior.sites(n=400).items():
+        if x[0].numel() == 1:
+            x = x.reshape(-1)
+            t.add_row(name, f"{float(x.mean()):.4g}", f"{float(x.std()):.2g}")
+    return t
+
+
+def scale_table(scale: Scale, posterior: Posterior) -> Table:
+    """Prior standard deviation of each term of log K, and the size that its weights came to have."""
+    t = table("Scale, log K", "term", "weights", "prior sd", "rms weight")
+    w = posterior.latents.unpack(posterior.mean).get(scale.site, torch.zeros(scale.n_weights))
+    start = 0
+    for g in scale.groups:
+        mine = w[start : start + g.n]
+        start += g.n
+        rms = float((mine**2).mean().sqrt()) * g.sd
+        t.add_row(g.name, f"{g.n:,}", f"{g.sd:.3g}" + ("" if g.learned else " fixed"), f"{rms:.3g}")
+    return t
