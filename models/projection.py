@@ -1,12 +1,13 @@
 """Projection: images of one object in known poses, and what they say about its density.
 
-    P_j, σ²_j ~ InverseGamma                               shell j: power of the object, variance of the noise
-    ρ̂_h = √P_j F[z]_h,   z ~ white                         Wilson: coefficients are Gaussian and independent
+    g_j ~ Normal(0, s),   σ²_j ~ InverseGamma              shell j: amplitude of the object, variance of the noise
+    ρ̂_h = g_j F[z]_h,   z ~ white                          Wilson: coefficients are Gaussian and independent
     D_p(k) = √N e^{-2πi k·s_p/N} ρ̂(M_p (0, k)) + n_p(k)    image p in pose (M_p, s_p): a central slice
     Re n, Im n ~ Normal(0, σ²_j / 2)
 
-`posterior` draws from it by Gibbs sampling, without approximation: given P and σ² the density is Gaussian and
-is drawn by conjugate gradients; given the density, each P_j and σ²_j is inverse gamma again.
+`posterior` draws from it by Gibbs sampling, without approximation, because every conditional is known: the density
+is Gaussian (drawn by conjugate gradients), so is g given z, and σ² is inverse gamma. g is drawn twice, given ρ and
+given z, so that shells with strong and with weak data both mix (Yu & Meng, 2011, J. Comput. Graph. Stat. 20, 531).
 Wilson (1949), Acta Cryst. 2, 318.
 """
 
@@ -21,40 +22,56 @@ import bayesref as br
 
 @dataclass(frozen=True)
 class Priors:
-    """Inverse gamma priors of the power and of the noise of a shell: shape and scale, nearly flat in the log."""
+    """Priors of a shell. The sign of g is that of z, so it means nothing."""
 
-    power: tuple = (1e-2, 1e-6)
-    noise: tuple = (1e-2, 1e-6)
+    g: float = 3.0  # spread of g, in units of what the strongest shell of the images would need without noise
+    noise: tuple = (1e-2, 1e-6)  # shape and scale of σ²: nearly flat in its logarithm
 
 
-def inverse_gamma(shape, scale, like):
-    return dist.InverseGamma(torch.as_tensor(shape).to(like), torch.as_tensor(scale).to(like))
+def spread(data: br.ParticleImages, priors: Priors):
+    total, n = data.residual_power(data.M.new_zeros([data.size] * 3))
+    return priors.g * (total / n / data.size).max().sqrt()
 
 
 def model(data: br.ParticleImages, priors: Priors = Priors()):
-    like = data.M
+    one = torch.ones_like(data.M[0, 0, 0])
     with pyro.plate("shell", data.n_shell):
-        P = pyro.sample("P", inverse_gamma(*priors.power, like))
-        sigma2 = pyro.sample("sigma2", inverse_gamma(*priors.noise, like))
-    z = pyro.sample("z", dist.Normal(like.new_zeros(()), 1.0).expand([data.size] * 3).to_event(3))
-    rho = pyro.deterministic("rho", data.colour(z, P))
-    D = torch.view_as_real(data.predict(rho))
+        g = pyro.sample("g", dist.Normal(0 * one, spread(data, priors)))
+        sigma2 = pyro.sample("sigma2", dist.InverseGamma(priors.noise[0] * one, priors.noise[1] * one))
+    z = pyro.sample("z", dist.Normal(0 * one, one).expand([data.size] * 3).to_event(3))
+    D = torch.view_as_real(data.predict(data.colour(z, g)))
     sd = (sigma2[data.shell_id] / 2).sqrt()[:, None]
     with pyro.plate("image", len(data)):
         pyro.sample("D", dist.Normal(D, sd).to_event(2), obs=torch.view_as_real(data.D))
 
 
 def posterior(data: br.ParticleImages, priors: Priors = Priors(), n_draws: int = 60, n_warm: int = 20):
-    """Draws (rho, P, sigma2), one after the other; the first `n_warm` are not given out."""
-    like = data.M
-    sigma2 = torch.ones_like(like[0, 0, 0]).expand(data.n_shell) * data.D.abs().square().mean()
-    P = sigma2 / data.size
-    rho = None
+    """Draws (rho, g, sigma2), one after the other; the first `n_warm` are not given out."""
+    total, n = data.residual_power(data.M.new_zeros([data.size] * 3))
+    sigma2, g, rho = total / n, (0.1 * total / n / data.size).sqrt(), None
     for sweep in range(n_warm + n_draws):
-        rho = br.draw_density(data, P, sigma2, start=rho)
-        total, n = data.volume_power(rho)
-        P = inverse_gamma(priors.power[0] + n / 2, priors.power[1] + total / 2, like).sample()
+        rho = br.draw_density(data, g, sigma2, start=rho)
+        g = g_given_density(data, g, rho, spread(data, priors))
+        z = data.colour(rho, 1 / g)
+        g = g_given_white(data, z, sigma2, spread(data, priors))
+        rho = data.colour(z, g)
         total, n = data.residual_power(rho)
-        sigma2 = inverse_gamma(priors.noise[0] + n, priors.noise[1] + total, like).sample()
+        sigma2 = dist.InverseGamma(priors.noise[0] + n, priors.noise[1] + total).sample()
         if sweep >= n_warm:
-            yield rho, P, sigma2
+            yield rho, g, sigma2
+
+
+def g_given_density(data, g, rho, s):
+    """p(g² | ρ) is inverse gamma but for the prior of g, which decides whether a draw is kept."""
+    total, n = data.volume_power(rho)
+    new = dist.InverseGamma((n - 1) / 2, total / 2).sample()
+    keep = torch.rand_like(new).log() < (g**2 - new) / (2 * s**2)
+    return torch.where(keep, new.sqrt(), g.abs())
+
+
+def g_given_white(data, z, sigma2, s):
+    """p(g | z, D): the images are linear in g."""
+    A = torch.view_as_real(data.shell_images(z) * (2 / sigma2[data.shell_id]).sqrt()).flatten(1)
+    D = torch.view_as_real(data.D * (2 / sigma2[data.shell_id]).sqrt()).flatten()
+    H = A @ A.T + torch.eye(len(A)).to(A) / s**2
+    return dist.MultivariateNormal(torch.linalg.solve(H, A @ D), precision_matrix=H).sample()

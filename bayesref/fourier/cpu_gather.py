@@ -32,7 +32,7 @@ def edge_value(V, grid, base, w0, w1, w2, j, taps0, taps):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gather_block(V, grid, base, side, phase, w, columns, first, n, out, taps0, taps):
+def gather_block(V, grid, base, side, phase, w, columns, first, n, coherent, out, taps0, taps):
     """Add the values of one block of points to their columns of `out`."""
     half = grid[2] // 2 + 1
     plane, line = np.empty(len(taps0), np.int64), np.empty(len(taps), np.int64)
@@ -47,8 +47,10 @@ def gather_block(V, grid, base, side, phase, w, columns, first, n, out, taps0, t
             re, im = edge_value(V, grid, base, w0, w1, w2, j, taps0, taps)
         im *= side[j]
         at = 2 * columns[first + j]
-        out[at] += phase[0, j] * re - phase[1, j] * im
-        out[at + 1] += phase[0, j] * im + phase[1, j] * re
+        re, im = phase[0, j] * re - phase[1, j] * im, phase[0, j] * im + phase[1, j] * re
+        if coherent:
+            re, im = out[at] + re, out[at + 1] + im
+        out[at], out[at + 1] = re, im
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -74,4 +76,6 @@ def gather(V, x, M, t, columns, table0, table, grid, taps0, taps, coherent, out,
                 weigh(frac[2], n, table, w[2])
                 if t.shape[1]:
                     turn(x, first, n, t[b % t.shape[0], p], phase)
-                gather_block(V[b], grid, base, side, phase, w, columns, first, n, out[b, row], taps0, taps)
+                gather_block(
+                    V[b], grid, base, side, phase, w, columns, first, n, coherent, out[b, row], taps0, taps
+                )

@@ -39,6 +39,7 @@ def place(x, first, n, M, grid, taps0, taps, frac, base, side):
     lift0, lift = real(0.5 * (len(taps0) % 2)), real(0.5 * (len(taps) % 2))
     back0, back = (len(taps0) - 1) // 2, (len(taps) - 1) // 2
     half, one = real(0.5), real(1)
+    per0, per1, per2 = one / N0, one / N1, one / N2
     # Locals, because a store to `frac` might change M for all the compiler knows.
     m00, m01, m02 = M[0, 0], M[0, 1], M[0, 2]
     m10, m11, m12 = M[1, 0], M[1, 1], M[1, 2]
@@ -48,13 +49,14 @@ def place(x, first, n, M, grid, taps0, taps, frac, base, side):
         u0 = m00 * a + m01 * b + m02 * c
         u1 = m10 * a + m11 * b + m12 * c
         u2 = m20 * a + m21 * b + m22 * c
-        u2 -= N2 * np.ceil(u2 / N2 - half)
+        u2 -= N2 * np.ceil(u2 * per2 - half)
         s = one if u2 >= 0 else -one
         u0, u1, u2 = s * u0 + lift0, s * u1 + lift, s * u2 + lift
         q0, q1, q2 = np.floor(u0), np.floor(u1), np.floor(u2)
         frac[0, j], frac[1, j], frac[2, j] = u0 - q0 - half, u1 - q1 - half, u2 - q2 - half
-        q0 -= N0 * np.floor(q0 / N0)
-        q1 -= N1 * np.floor(q1 / N1)
+        # q is whole, so the half keeps a rounded 1/N from missing a period.
+        q0 -= N0 * np.floor((q0 + half) * per0)
+        q1 -= N1 * np.floor((q1 + half) * per1)
         # Reduction of a huge coordinate can land a rounding error outside the grid; memory stays safe.
         base[0, j] = min(max(np.int64(q0), 0), grid[0] - 1) - back0
         base[1, j] = min(max(np.int64(q1), 0), grid[1] - 1) - back

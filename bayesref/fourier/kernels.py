@@ -29,6 +29,8 @@ from bayesref._checks import InputError
 # Truncating the window at this degree leaves 3e-12 of its peak, far below any aliasing.
 KAISER_BESSEL_DEGREE = 12
 
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -52,8 +54,7 @@ class Kernel:
 
     def apodisation(self, r: np.ndarray) -> np.ndarray:
         """A(r) for distances `r` in units of the grid's real-space period."""
-        node, weight = np.polynomial.legendre.leggauss(24)
-        f, weight = node / 2, weight / 2  # f - ½ on (-½, ½)
+        f, weight = _NODES / 2, _WEIGHTS / 2  # f - ½ on (-½, ½)
         offset = f[None] + (self.taps - 1) / 2 - np.arange(self.taps)[:, None]  # (tap, node): u - n
         K = np.stack([Polynomial(c)(f) for c in self.table])
         phase = 2 * np.pi * np.asarray(r)[..., None, None] * offset

@@ -66,7 +66,7 @@ def _stencil(x, M, table, grid):
     """The side (b, p, s) of every sample and an iterator over (index, weight) of its taps, each (b, p, s)."""
     u = torch.einsum("bpij,sj->bpsi", M, x)
     with torch.no_grad():
-        turns = torch.ceil(u[..., 2] / grid[2] - 0.5)
+        turns = torch.ceil(u[..., 2] * (1 / grid[2]) - 0.5)
     last = u[..., 2] - grid[2] * turns
     side = torch.where(last >= 0, 1.0, -1.0).to(u.dtype)
     one = torch.ones(1, 1, dtype=table.dtype, device=table.device)

@@ -56,14 +56,14 @@ def test_integer_points_are_the_discrete_transform(N):
 
 def test_kaiser_bessel_is_the_transform_between_points():
     """Points anywhere, against the sum over voxels."""
-    N, n = 12, 24
+    N, n = 8, 24
     rho = torch.randn(N, N, N, dtype=REAL)
     r = torch.arange(N, dtype=REAL) - N // 2
     kernel = kaiser_bessel(8, 2.0)
     A = torch.from_numpy(kernel.apodisation((r / n).numpy()))
-    padded = torch.nn.functional.pad(rho / (A[:, None, None] * A[:, None] * A), (6, 6) * 3)
+    padded = torch.nn.functional.pad(rho / (A[:, None, None] * A[:, None] * A), (8, 8) * 3)
     x = (torch.rand(100, 3, dtype=REAL) - 0.5) * N
-    out = sample(to_fourier(padded, 3), x * 2, kernel=kernel)[0]
+    out = sample(to_fourier(padded, 3), x * (n / N), kernel=kernel)[0]
     phase = torch.exp(-2j * math.pi * x[..., None] * r / N)
     truth = torch.einsum("abc,sa,sb,sc->s", rho.to(COMPLEX), *phase.unbind(1))
     assert error(out, truth) < 1e-6
