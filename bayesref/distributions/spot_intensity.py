@@ -48,7 +48,11 @@ class SpotIntensity(TorchDistribution):
         return self.df, self.loc, self.scale, self.blank, self.blank_scale
 
     def expand(self, batch_shape, _instance=None):
-        return SpotIntensity(*(x.expand(batch_shape) for x in self._parameters()), validate_args=False)
+        # Parameters keep their own shapes: what a plate repeats need not be computed again for every spot.
+        new = self._get_checked_instance(SpotIntensity, _instance)
+        new.df, new.loc, new.scale, new.blank, new.blank_scale = self._parameters()
+        TorchDistribution.__init__(new, torch.Size(batch_shape), validate_args=False)
+        return new
 
     @property
     def mean(self):

@@ -70,10 +70,11 @@ def gauss_newton(collapsed, z, names) -> torch.Tensor:
         W = m.precision * K**2 * m.m4[piece.hkl_id]
         tau = _log_intensity_curvature(trace.nodes[AMPLITUDE]["fn"], m.m2)
         total = torch.zeros_like(tau).index_add(0, piece.hkl_id, W)
-        J = jacobian(collapsed, piece, z, names)
+        # Single precision, summed in double: the curvature only shapes steps and error bars.
+        J, W = jacobian(collapsed, piece, z, names).float(), W.float()
         WJ = J * W[:, None]
         shared = J.new_zeros(len(tau), J.shape[1]).index_add(0, piece.hkl_id, WJ)
-        H = H + J.T @ WJ - shared.T @ (shared / (total + tau)[:, None])
+        H = H + (J.T @ WJ).double() - (shared.T @ (shared / (total + tau).float()[:, None])).double()
     return H
 
 
