@@ -1,6 +1,7 @@
 """`bayesref merge`: unmerged intensities in, posterior amplitudes out."""
 
 import time
+from dataclasses import asdict
 
 import torch
 from rich.console import Console
@@ -10,12 +11,15 @@ from bayesref.cli.command import command_from
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.program import Program, build_program, comma_list
 from bayesref.cli.progress import FitProgress
-from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table
+from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
 from bayesref.data.observations import Observations
+from bayesref.inference.cross_validation import half_datasets, predict, test_split
 from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Posterior
 from bayesref.io.atomic import prepare_output
 from bayesref.io.unmerged import read_unmerged
+from bayesref.results.write import MergeResults, write_all
+from bayesref.validation.merging import completeness, half_statistics, half_z, prediction_statistics
 
 # Options of one method only, as `fit` names them.
 METHOD_OPTIONS = {
@@ -44,13 +48,17 @@ def merge(settings: MergeSettings) -> None:
     program = build_program(settings, obs)
     for note in program.notes:
         console.print(note)
-    posterior = run_fit(settings, obs, program, options, None if settings.quiet else console)
+    held_out = test_split(obs, settings.test_fraction, settings.seed) if settings.test_fraction else None
+    fitted = obs if held_out is None else obs.subset(~held_out)
+    posterior = run_fit(settings, fitted, program, options, None if settings.quiet else console)
     console.print(
         f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
     )
-    amplitudes = posterior.amplitudes(n_samples=settings.samples, seed=settings.seed)
-    _interim_write(out, obs, amplitudes)
     console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
+    results = cross_validate(settings, posterior, obs, held_out, program, options)
+    for name, t in results.tables.items():
+        console.print(statistics_table(name, t), "")
+    write_all(results, out, asdict(settings), settings.seed)
     console.print(f"Results in {out}, after {time.monotonic() - start:.0f} s.")
 
 
@@ -124,19 +132,28 @@ def parse_cell(text: str | None) -> tuple[float, ...] | None:
     return cell
 
 
-def _interim_write(out, obs, amplitudes):
-    import reciprocalspaceship as rs
-
-    from bayesref.io.write_mtz import write_mtz
-
-    for d in range(obs.asu.n_dataset):
-        mine = obs.asu.dataset_id == d
-        hkl = obs.asu.hkl[mine].numpy()
-        columns = {k: getattr(amplitudes, k)[mine].numpy() for k in ("F", "SIGF", "I", "SIGI", "N")}
-        data = {"H": hkl[:, 0], "K": hkl[:, 1], "L": hkl[:, 2]} | columns
-        types = {"H": "H", "K": "H", "L": "H", "F": "F", "SIGF": "Q", "I": "J", "SIGI": "Q", "N": "I"}
-        table = rs.DataSet(data, cell=obs.asu.cell, spacegroup=obs.asu.spacegroup, merged=True)
-        write_mtz(table.astype(types).set_index(["H", "K", "L"]), out / f"merged_{d}.mtz")
+def cross_validate(settings, posterior, obs, held_out, program, options) -> MergeResults:
+    """Amplitudes, halves, predictions and their statistics."""
+    amplitudes = posterior.amplitudes(n_samples=settings.samples, seed=settings.seed)
+    refit = None
+    if settings.refit:
+        refit = lambda half: fit(program.model, half, program.scale, fixed=program.fixed, **options)  # noqa: E731
+    halves = half_datasets(posterior, settings.half_datasets, settings.seed, refit)
+    predictions = predict(posterior, obs)
+    asu, tables = posterior.obs.asu, {}
+    for k in range(asu.n_dataset):
+        tables[f"data_{k}"] = completeness(asu, amplitudes, dataset=k)
+        if halves:
+            tables[f"halves_{k}"] = half_statistics(asu, halves, dataset=k)
+    spots = prediction_statistics(asu.dHKL[obs.hkl_id], obs.I, predictions.I, held_out)
+    tables["spots"] = spots if held_out is not None else spots.drop(columns="ccpred")
+    z, label = half_z(halves), "(F₁ - F₂)/σ of half datasets"
+    if not halves:
+        z, label = ((obs.I - predictions.I) / predictions.SIGI).numpy(), "(I - I expected)/σ of spots"
+    figures = {name: {k: float(v) for k, v in t.iloc[-1].items()} for name, t in tables.items()}
+    return MergeResults(
+        posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures
+    )  # fmt: skip
 
 
 command = command_from(MergeSettings, merge)

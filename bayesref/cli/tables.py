@@ -54,3 +54,25 @@ def scale_table(scale: Scale, posterior: Posterior) -> Table:
         rms = float((mine**2).mean().sqrt()) * g.sd
         t.add_row(g.name, f"{g.n:,}", f"{g.sd:.3g}" + ("" if g.learned else " fixed"), f"{rms:.3g}")
     return t
+
+
+TITLES = {"data": "Data", "halves": "Half datasets", "spots": "Spots, observed against expected"}
+
+
+def statistics_table(name: str, statistics) -> Table:
+    """A table by resolution, as `validation` makes it; its last row is for all."""
+    kind, _, dataset = name.partition("_")
+    title = TITLES[kind] + (f", dataset {dataset}" if dataset else "")
+    columns = [c for c in statistics.columns if c not in ("dmax", "dmin")]
+    t = table(title, "d (Å)", *columns)
+    for i, row in enumerate(statistics.to_dict("records")):
+        last = i == len(statistics) - 1
+        label = "all" if last else f"{row['dmax']:.2f} - {row['dmin']:.2f}"
+        t.add_row(label, *(_number(row[c]) for c in columns), style="bold" if last else None)
+    return t
+
+
+def _number(x: float) -> str:
+    if x != x:
+        return "-"
+    return f"{x:,.0f}" if x == int(x) and abs(x) > 1 else f"{x:.3f}"
