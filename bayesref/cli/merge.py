@@ -13,7 +13,7 @@ from bayesref.cli.program import Program, build_program, comma_list
 from bayesref.cli.progress import FitProgress
 from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
 from bayesref.data.observations import Observations
-from bayesref.inference.cross_validation import half_datasets, predict, test_split
+from bayesref.inference.cross_validation import half_datasets, hold_out, predict
 from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Posterior
 from bayesref.io.atomic import prepare_output
@@ -40,15 +40,14 @@ def merge(settings: MergeSettings) -> None:
     start = time.monotonic()
     console = Console(quiet=settings.quiet)
     options = fit_options(settings)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads)
     out = prepare_output(settings.out, settings.overwrite)
     obs = read(settings)
     console.print(read_table(obs.report), read_sentence(obs.report), "", sep="\n")
     program = build_program(settings, obs)
     for note in program.notes:
         console.print(note)
-    held_out = test_split(obs, settings.test_fraction, settings.seed) if settings.test_fraction else None
+    held_out = hold_out(obs, settings.test_fraction, settings.seed) if settings.test_fraction else None
     fitted = obs if held_out is None else obs.subset(~held_out)
     posterior = run_fit(settings, fitted, program, options, None if settings.quiet else console)
     console.print(

@@ -27,7 +27,7 @@ from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents, trace_model
 
 DROP = 14.0  # log units below the mode where a span ends; what lies beyond is a millionth
 PEAK = 2.0  # log units below the mode that make the peak: two standard deviations of a normal density
-CHUNK = 25_000  # spots handled at a time, so that (node, spot) arrays stay in the processor's cache
+CHUNK = 12_000  # spots handled at a time, so that (node, spot) arrays stay in the processor's cache
 
 
 def split(obs, n=CHUNK):

@@ -60,7 +60,7 @@ def _sides(obs, generator):
     return side
 
 
-def test_split(obs, fraction: float, seed: int = 0) -> torch.Tensor:
+def hold_out(obs, fraction: float, seed: int = 0) -> torch.Tensor:
     """Which spots to hold out, (spot,) bool: each with probability `fraction`."""
     g = torch.Generator().manual_seed(seed)
     return torch.rand(len(obs), generator=g) < fraction

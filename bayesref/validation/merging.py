@@ -8,6 +8,8 @@
 Bins hold equal numbers of reflections. Several repeats are averaged.
 """
 
+from itertools import pairwise
+
 import gemmi
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ def resolution_bins(dHKL, n_bins: int = 10) -> tuple[np.ndarray, list[tuple[floa
     d = np.asarray(dHKL, dtype=float)
     edges = np.quantile(d, np.linspace(1, 0, n_bins + 1))
     bins = np.clip(np.searchsorted(-edges, -d, side="right") - 1, 0, n_bins - 1)
-    return bins, list(zip(edges[:-1], edges[1:], strict=True))
+    return bins, list(pairwise(edges))
 
 
 def half_statistics(asu, halves, n_bins: int = 10, dataset: int | None = None) -> pd.DataFrame:
@@ -106,8 +108,15 @@ def completeness(asu, amplitudes, n_bins: int = 10, dataset: int = 0) -> pd.Data
         m = np.ones(len(hkl), dtype=bool) if k is None else where == k
         n_possible = len(possible) if k is None else int((bins == k).sum())
         n = int((m & is_first).sum())
-        mean = lambda x, m=m: x[m].mean() if m.any() else np.nan
-        rows.append([n, n_possible, n / max(n_possible, 1), N[m].sum() / max(n, 1), mean(ratio)])
+        rows.append(
+            [
+                n,
+                n_possible,
+                n / max(n_possible, 1),
+                N[m].sum() / max(n, 1),
+                ratio[m].mean() if m.any() else np.nan,
+            ]
+        )
     names = ["reflections", "possible", "completeness", "multiplicity", "F_over_SIGF"]
     return _with_limits(pd.DataFrame(rows, columns=names), limits)
 
