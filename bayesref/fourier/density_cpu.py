@@ -10,8 +10,8 @@ import torch
 from bayesref.fourier import density_cpu_aniso, density_cpu_iso
 from bayesref.fourier.threads import run_tasks
 
-# slabs per thread: more would even out the load, but atoms at a border are prepared once per slab
-SLABS = 2
+# slabs per thread, to even out the load: finding an atom's planes costs little
+SLABS = 4
 SWATH = 4  # planes that a run of atoms shares while they are in the cache
 
 
@@ -22,11 +22,11 @@ def splat(frac, occupancy, adp, radius2, a, b, index, orth, shape, dtype) -> tor
     table = [_numpy(x) for x in (a, b, index)]
     for state in range(len(frac)):
         position, order = _sorted(frac[state], shape)
-        atoms = [_numpy(x[state]) for x in (occupancy, adp, radius2)]
-        flat, step = grid[state].numpy().reshape(-1), _step(orth, shape)
+        flat, R2, step = grid[state].numpy().reshape(-1), _numpy(radius2[state]), _step(orth, shape)
+        atoms = kernel.prepare(_numpy(occupancy[state]), _numpy(adp[state]), *table, flat.dtype)
 
-        def work(x0, x1, flat=flat, position=position, order=order, atoms=atoms, step=step):
-            kernel.splat(flat, shape, position, *atoms, *table, order, step, x0, x1)
+        def work(x0, x1, flat=flat, position=position, R2=R2, order=order, step=step, atoms=atoms):
+            kernel.splat(flat, shape, position, R2, order, step, x0, x1, *atoms)
 
         run_tasks(work, shape[0], SLABS * torch.get_num_threads())
     return grid
@@ -41,11 +41,14 @@ def gather(grad, frac, occupancy, adp, radius2, a, b, index, orth):
     table = [_numpy(x) for x in (a, b, index)]
     for state in range(len(frac)):
         position, order = _sorted(frac[state], shape)
-        atoms = [_numpy(x[state]) for x in (adp, radius2)]
-        flat, step, out = grad[state].numpy().reshape(-1), _step(orth, shape), sums[state]
+        flat, R2, step = grad[state].numpy().reshape(-1), _numpy(radius2[state]), _step(orth, shape)
+        atoms = kernel.prepare(np.ones(len(order)), _numpy(adp[state]), *table, flat.dtype)
+        out = sums[state]
 
-        def work(first, last, flat=flat, position=position, order=order, atoms=atoms, step=step, out=out):
-            kernel.gather(flat, shape, position, *atoms, *table, order, step, out, first, last)
+        def work(
+            first, last, flat=flat, position=position, R2=R2, order=order, step=step, atoms=atoms, out=out
+        ):
+            kernel.gather(flat, shape, position, R2, order, step, out, first, last, *atoms)
 
         run_tasks(work, len(order))
     total = torch.from_numpy(sums)

@@ -78,6 +78,11 @@ def _moments(G, offset, v, A, c, d, e, q0, q1, gzz, z0, inverse):
     return s0, s1, s2
 
 
+def prepare(occupancy, B, a, b, index, dtype):
+    """What the kernels read of an atom; its Gaussians' quadratic forms are made as it comes up."""
+    return occupancy, B, a, b, index
+
+
 @njit(nogil=True, fastmath=FASTMATH)
 def _gaussians(a, b, B, occupancy, step, A, Q, inverse):
     """A_n, Q_n = -4π²/ln 2 Hᵀ M_n⁻¹ H and M_n⁻¹, both in the order 11 22 33 12 13 23."""
@@ -117,7 +122,7 @@ def _lines(Q, x, y, c, d, e):
 
 
 @njit(nogil=True, fastmath=FASTMATH, cache=True)
-def splat(grid, shape, position, occupancy, B, radius2, a, b, index, order, step, x0, x1):
+def splat(grid, shape, position, radius2, order, step, x0, x1, occupancy, B, a, b, index):
     """Add the atoms to planes x0 .. x1 of the flat `grid`; `position` in grid steps of `step` (columns, Å)."""
     T = grid.dtype.type
     nx, ny, nz = shape
@@ -222,7 +227,7 @@ def _finish(t, T2, Q, S, g, step, radius2, out):
 
 
 @njit(nogil=True, fastmath=FASTMATH, cache=True)
-def gather(grid, shape, position, B, radius2, a, b, index, order, step, sums, first, last):
+def gather(grid, shape, position, radius2, order, step, sums, first, last, occupancy, B, a, b, index):
     """Eleven sums per atom of unit occupancy: dL/d(position), dL/do, dL/dB (6), dL/dR²."""
     T = grid.dtype.type
     nx, ny, nz = shape
@@ -239,7 +244,7 @@ def gather(grid, shape, position, B, radius2, a, b, index, order, step, sums, fi
         cx, cy, cz = round(position[j, 0]), round(position[j, 1]), round(position[j, 2])
         mx, my = int(math.sqrt(r2) * reach_x + 0.5), int(math.sqrt(r2) * reach_y + 0.5)
         dx, dy, dz = T(position[j, 0] - cx), T(position[j, 1] - cy), T(position[j, 2] - cz)
-        _gaussians(a[index[j]], b[index[j]], B[j], 1.0, step, A, Q, inverse)
+        _gaussians(a[index[j]], b[index[j]], B[j], occupancy[j], step, A, Q, inverse)
         t[:], T2[:] = 0, 0
         for ix in range(-mx, mx + 1):
             x = T(ix) - dx

@@ -53,11 +53,11 @@ def row_range(disc, q1, inverse_gzz, dz, T):
 
 
 @njit(nogil=True, fastmath=FASTMATH)
-def _add_row(out, offset, A, k, q0, q1, gzz, z0, inverse):
+def _add_row(out, offset, atom, j, q0, q1, gzz, z0, inverse):
     """out[offset + i] += w Σ_n A_n 2^{κ_n r²} at z = z0 + i."""
     T = out.dtype.type
-    A0, A1, A2, A3, A4, A5 = A[0], A[1], A[2], A[3], A[4], A[5]
-    k0, k1, k2, k3, k4, k5 = k[0], k[1], k[2], k[3], k[4], k[5]
+    A0, A1, A2, A3, A4, A5 = atom[j, 0], atom[j, 1], atom[j, 2], atom[j, 3], atom[j, 4], atom[j, 5]
+    k0, k1, k2, k3, k4, k5 = atom[j, 6], atom[j, 7], atom[j, 8], atom[j, 9], atom[j, 10], atom[j, 11]
     for i in range(LANES):
         z = z0 + T(np.int32(i))
         r2 = q0 + z * (T(2) * q1 + gzz * z)
@@ -68,11 +68,11 @@ def _add_row(out, offset, A, k, q0, q1, gzz, z0, inverse):
 
 
 @njit(nogil=True, fastmath=FASTMATH)
-def _row_sums(G, offset, A, k, q0, q1, gzz, z0, inverse):
+def _row_sums(G, offset, atom, j, q0, q1, gzz, z0, inverse):
     """Sums over a row of G times ρ, dρ/dr², z dρ/dr², the B derivative (times 4π²), and u dw/du ρ/w."""
     T = G.dtype.type
-    A0, A1, A2, A3, A4, A5 = A[0], A[1], A[2], A[3], A[4], A[5]
-    k0, k1, k2, k3, k4, k5 = k[0], k[1], k[2], k[3], k[4], k[5]
+    A0, A1, A2, A3, A4, A5 = atom[j, 0], atom[j, 1], atom[j, 2], atom[j, 3], atom[j, 4], atom[j, 5]
+    k0, k1, k2, k3, k4, k5 = atom[j, 6], atom[j, 7], atom[j, 8], atom[j, 9], atom[j, 10], atom[j, 11]
     s_value, s_slope, s_slope_z, s_B, s_radius = T(0), T(0), T(0), T(0), T(0)
     for i in range(LANES):
         z = z0 + T(np.int32(i))
@@ -94,16 +94,14 @@ def _row_sums(G, offset, A, k, q0, q1, gzz, z0, inverse):
     return s_value, s_slope, s_slope_z, s_B, s_radius
 
 
-@njit(nogil=True, fastmath=FASTMATH)
-def gaussians(a, b, B, occupancy, A, k):
-    """A_n = o a_n (4π/(b_n+B))^{3/2} and κ_n = -4π²/((b_n+B) ln 2), zeros beyond the table's width."""
-    T = A.dtype.type
-    for n in range(GAUSSIANS):
-        A[n], k[n] = T(0), T(0)
-        if n < len(a):
-            beta = b[n] + B
-            A[n] = T(occupancy * a[n] * (4 * math.pi / beta) ** 1.5)
-            k[n] = T(-FOUR_PI2 / (beta * LN2))
+def prepare(occupancy, B, a, b, index, dtype):
+    """A_n = o a_n (4π/(b_n+B))^{3/2} and κ_n = -4π²/((b_n+B) ln 2) side by side, (atom, 2 GAUSSIANS), zero-padded."""
+    beta = b[index] + B[:, None]
+    q = 4 * math.pi / beta
+    atom = np.zeros((len(B), 2 * GAUSSIANS), dtype)
+    atom[:, : b.shape[1]] = occupancy[:, None] * a[index] * q * np.sqrt(q)
+    atom[:, GAUSSIANS : GAUSSIANS + b.shape[1]] = -FOUR_PI2 / (beta * LN2)
+    return (atom,)
 
 
 @njit(nogil=True, fastmath=FASTMATH)
@@ -137,12 +135,12 @@ def meets_slab(cx, mx, nx, x0, x1):
 
 
 @njit(nogil=True, fastmath=FASTMATH, cache=True)
-def splat(grid, shape, position, occupancy, B, radius2, a, b, index, order, step, x0, x1):
+def splat(grid, shape, position, radius2, order, step, x0, x1, atom):
     """Add the atoms to planes x0 .. x1 of the flat `grid`; `position` in grid steps of `step` (columns, Å)."""
     T = grid.dtype.type
     nx, ny, nz = shape
     g = metric(step)
-    A, k, wrap = np.empty(GAUSSIANS, grid.dtype), np.empty(GAUSSIANS, grid.dtype), np.empty(LANES, grid.dtype)
+    wrap = np.empty(LANES, grid.dtype)
     gxx, gyy, gzz, gxy, gxz, gyz = T(g[0, 0]), T(g[1, 1]), T(g[2, 2]), T(g[0, 1]), T(g[0, 2]), T(g[1, 2])
     reach_x, reach_y = reach(g)
     for j in order:
@@ -152,7 +150,6 @@ def splat(grid, shape, position, occupancy, B, radius2, a, b, index, order, step
         if not meets_slab(cx, mx, nx, x0, x1):
             continue
         dx, dy, dz = T(position[j, 0] - cx), T(position[j, 1] - cy), T(position[j, 2] - cz)
-        gaussians(a[index[j]], b[index[j]], B[j], occupancy[j], A, k)
         for ix in range(-mx, mx + 1):
             plane = fold(cx + ix, nx)
             if plane < x0 or plane >= x1:
@@ -169,21 +166,21 @@ def splat(grid, shape, position, occupancy, B, radius2, a, b, index, order, step
                 for at in range(low, low + count, LANES):
                     z = fold(cz + at, nz)
                     if z + LANES <= nz:
-                        _add_row(grid, np.uint64(start + z), A, k, q0, q1, gzz, T(at) - dz, T(1) / r2)
+                        _add_row(grid, np.uint64(start + z), atom, j, q0, q1, gzz, T(at) - dz, T(1) / r2)
                         continue
                     wrap[:] = T(0)
-                    _add_row(wrap, np.uint64(0), A, k, q0, q1, gzz, T(at) - dz, T(1) / r2)
+                    _add_row(wrap, np.uint64(0), atom, j, q0, q1, gzz, T(at) - dz, T(1) / r2)
                     for i in range(LANES):
                         grid[start + fold(z + i, nz)] += wrap[i]
 
 
 @njit(nogil=True, fastmath=FASTMATH, cache=True)
-def gather(grid, shape, position, B, radius2, a, b, index, order, step, sums, first, last):
+def gather(grid, shape, position, radius2, order, step, sums, first, last, atom):
     """Five sums per atom of unit occupancy, for order[first:last]: dL/d(position), dL/do, dL/dB, dL/dR²."""
     T = grid.dtype.type
     nx, ny, nz = shape
     g = metric(step)
-    A, k, wrap = np.empty(GAUSSIANS, grid.dtype), np.empty(GAUSSIANS, grid.dtype), np.empty(LANES, grid.dtype)
+    wrap = np.empty(LANES, grid.dtype)
     gxx, gyy, gzz, gxy, gxz, gyz = T(g[0, 0]), T(g[1, 1]), T(g[2, 2]), T(g[0, 1]), T(g[0, 2]), T(g[1, 2])
     reach_x, reach_y = reach(g)
     for j in order[first:last]:
@@ -191,7 +188,6 @@ def gather(grid, shape, position, B, radius2, a, b, index, order, step, sums, fi
         cx, cy, cz = round(position[j, 0]), round(position[j, 1]), round(position[j, 2])
         mx, my = int(math.sqrt(r2) * reach_x + 0.5), int(math.sqrt(r2) * reach_y + 0.5)
         dx, dy, dz = T(position[j, 0] - cx), T(position[j, 1] - cy), T(position[j, 2] - cz)
-        gaussians(a[index[j]], b[index[j]], B[j], 1.0, A, k)
         tx, ty, tz, t_value, t_B, t_radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for ix in range(-mx, mx + 1):
             x = T(ix) - dx
@@ -207,11 +203,11 @@ def gather(grid, shape, position, B, radius2, a, b, index, order, step, sums, fi
                 for at in range(low, low + count, LANES):
                     z = fold(cz + at, nz)
                     if z + LANES <= nz:
-                        s = _row_sums(grid, np.uint64(start + z), A, k, q0, q1, gzz, T(at) - dz, T(1) / r2)
+                        s = _row_sums(grid, np.uint64(start + z), atom, j, q0, q1, gzz, T(at) - dz, T(1) / r2)
                     else:
                         for i in range(LANES):
                             wrap[i] = grid[start + fold(z + i, nz)]
-                        s = _row_sums(wrap, np.uint64(0), A, k, q0, q1, gzz, T(at) - dz, T(1) / r2)
+                        s = _row_sums(wrap, np.uint64(0), atom, j, q0, q1, gzz, T(at) - dz, T(1) / r2)
                     t_value += s[0]
                     tx += x * s[1]
                     ty += y * s[1]
