@@ -185,8 +185,8 @@ class Plane:
 
 def _points(size, d, dims, radius, curvature, dtype, device):
     """`_stencil` as tensors."""
-    x, columns = _stencil(size, d, dims, radius, curvature)
-    return torch.from_numpy(x).to(device, REAL[dtype]), torch.from_numpy(columns).to(device)
+    x, columns = _stencil(size, d, dims, radius, curvature, dtype == torch.complex128)
+    return torch.from_numpy(x).to(device), torch.from_numpy(columns).to(device)
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import the compiler with this module.
@@ -194,7 +194,7 @@ _points._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=32)
-def _stencil(size, d, dims, radius, curvature):
+def _stencil(size, d, dims, radius, curvature, double):
     """numpy x (s, d) and columns (s,). Cached: images of one size share them."""
     whole = np.rint(np.fft.fftfreq(size, 1 / size))
     last = whole if curvature else np.arange(size // 2 + 1.0)
@@ -207,7 +207,7 @@ def _stencil(size, d, dims, radius, curvature):
     x[:, d - dims :] = k[columns]
     if curvature:
         x[:, 0] = 0.5 * curvature * k2[columns]
-    return x, columns
+    return x.astype(np.float64 if double else np.float32), columns
 
 
 def _wrap(V, M, kernel, oversampling, size):

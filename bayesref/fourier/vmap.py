@@ -58,7 +58,7 @@ def _into(a, dim, n, target):
     """`a` with its mapped dimension (or n copies) merged into dimension `target`, the map outermost."""
     if a is None:
         return None
-    if dim is None:
+    if dim is None:  # noqa: SIM108 (one line would be too long)
         a = a.unsqueeze(target).expand(*a.shape[:target], n, *a.shape[target:])
     else:
         a = a.movedim(dim, target)
