@@ -4,7 +4,6 @@ Names load on first use, so that importing the package costs little.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 _HOME = {
     "Additive": "scaling.additive",
@@ -14,10 +13,12 @@ _HOME = {
     "InputError": "_checks",
     "Neural": "scaling.neural",
     "Observations": "data.observations",
+    "ParticleImages": "fourier.particles",
     "Physical": "scaling.physical",
     "Posterior": "inference.posterior",
     "Product": "scaling.scale",
     "Scale": "scaling.scale",
+    "draw_density": "fourier.draw",
     "fit": "inference.fit",
     "french_wilson": "distributions.french_wilson",
     "read_unmerged": "io.unmerged",
@@ -27,11 +28,6 @@ _MODULES = {"dist": "distributions"}
 
 __version__ = "0.1.0"
 __all__ = [*_HOME, *_MODULES]
-
-if TYPE_CHECKING:
-    from bayesref import distributions as dist
-    from bayesref._checks import InputError
-    from bayesref.data.observations import Observations
 
 
 def __getattr__(name):

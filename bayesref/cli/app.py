@@ -22,7 +22,12 @@ COMMANDS = {
     "project": ("project", "project", "Data", "Density of a model from simulated particle images."),
     "models": ("models", "app", "Models", "List, show and copy the model pages."),
     "simulate": ("simulate", "app", "Trial runs", "Simulate data with known truth."),
-    # demo follows
+    "demo": (
+        "demo",
+        "command",
+        "Trial runs",
+        "Simulate two time points, merge them, compare with the truth.",
+    ),
 }
 
 

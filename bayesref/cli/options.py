@@ -118,7 +118,8 @@ class MergeSettings:
     learning_rate: Annotated[float | None, INFERENCE(help="Of Adam, svi.")] = None
     seed: Annotated[int, INFERENCE(help="Of all random numbers.")] = 0
     threads: Annotated[
-        int, INFERENCE(min=1, help="Threads to use; more than one shortens large runs at the cost of CPU time.")
+        int,
+        INFERENCE(min=1, help="Threads to use; more than one shortens large runs at the cost of CPU time."),
     ] = 1
 
     half_datasets: Annotated[

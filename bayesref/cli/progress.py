@@ -44,7 +44,7 @@ class FitProgress:
         self.gains: dict[str, list[float]] = {}
         self.done = 0
         self.bar = _bar(console) if console is not None and console.is_terminal else None
-        self.task = self.bar.add_task(title, total=None, note="first step") if self.bar else None
+        self.task = self.bar.add_task(title, total=None, note="first step") if self.bar is not None else None
 
     def __enter__(self) -> "FitProgress":
         if self.bar:
@@ -72,7 +72,7 @@ class FitProgress:
         text = f"{phase} {len(self.gains[phase])}: ELBO {row['elbo']:,.1f}"
         if math.isfinite(gain):
             text += f", gain {gain:,.3g}"
-        if self.bar:
+        if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.done, total=self.done + self.left(phase), note=text)
         elif self.console is not None:
             self.console.print(f"{self.title}, {text}, {row['seconds']:.1f} s", highlight=False)

@@ -38,9 +38,8 @@ def conditional(model, args, values, passes: int = 4) -> AmplitudePosterior:
             v, K = law.scale**2, law.loc / F[obs.hkl_id] ** 2
             if hasattr(law, "df"):
                 v = (law.df * v + (obs.I - law.loc.detach()) ** 2) / (law.df + 1)
-            q = AmplitudePosterior(
-                trace.nodes[AMPLITUDE]["fn"], *natural_parameters(obs, K, 1 / v), validate_args=False
-            )
+            a, b = natural_parameters(obs, K, 1 / v)
+            q = AmplitudePosterior(trace.nodes[AMPLITUDE]["fn"], a, b, validate_args=False)
         F = q.mean_intensity.detach().sqrt()
     return q
 

@@ -7,13 +7,12 @@ anything continuous besides. Those other sites are laid end to end in z; the sit
 are data, and do not appear.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyro
 import torch
 from pyro import poutine
-from torch.distributions import biject_to
+from torch.distributions import Transform, biject_to
 
 from bayesref._checks import InputError
 
@@ -26,7 +25,7 @@ class Site:
 
     where: slice
     shape: torch.Size
-    transform: Callable
+    transform: Transform
     start: torch.Tensor
 
 

@@ -52,9 +52,10 @@ class Span:
     middle: torch.Tensor
     width: torch.Tensor
 
-    def limits(self):
+    def limits(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Limits of y, (hkl,) each."""
-        return tuple(torch.asinh((x - self.middle) / self.width) for x in (self.lo, self.hi))
+        lo, hi = (torch.asinh((x - self.middle) / self.width) for x in (self.lo, self.hi))
+        return lo, hi
 
     def nodes(self, n: int):
         """F at `n` nodes and log dF/dy there, (node, hkl) each."""

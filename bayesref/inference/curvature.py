@@ -44,7 +44,7 @@ def jacobian(collapsed, piece, z, names):
             trace = collapsed.run(piece, changed)
             return trace.nodes[INTENSITY]["fn"].loc.log()
 
-        parts.append(torch.func.jacfwd(log_K, chunk_size=64)(z[site.where]))
+        parts.append(torch.func.jacfwd(log_K)(z[site.where]))
     return torch.cat(parts, 1)
 
 
@@ -62,7 +62,7 @@ def _log_intensity_curvature(prior, m2):
 @torch.no_grad()
 def gauss_newton(collapsed, z, names) -> torch.Tensor:
     """Information of the spots about the sites `names`, prior left out, (latent, latent) of those sites."""
-    H = 0.0
+    H = torch.zeros(())
     values = collapsed.latents.unpack(z)
     for piece, m in zip(collapsed.pieces, collapsed.moments, strict=True):
         trace = collapsed.run(piece, values)

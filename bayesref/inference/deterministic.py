@@ -49,7 +49,8 @@ class _State:
 
         Returns the value and ½|gradient in u|² at its start.
         """
-        base, first = self.z.clone(), []
+        base = self.z.clone()
+        first: list[tuple[float, float]] = []
 
         def f(u):
             z = base.clone()

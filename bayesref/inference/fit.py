@@ -4,6 +4,8 @@ posterior = fit(model, obs, scale)                      # deterministic, the def
 posterior = fit(model, obs, scale, method="svi")        # stochastic, minibatches of images
 """
 
+from collections.abc import Callable
+
 import pyro
 
 from bayesref._checks import InputError
@@ -11,7 +13,7 @@ from bayesref.inference.deterministic import fit_deterministic
 from bayesref.inference.posterior import Posterior
 from bayesref.inference.stochastic import fit_stochastic
 
-METHODS = {"deterministic": fit_deterministic, "svi": fit_stochastic}
+METHODS: dict[str, Callable[..., Posterior]] = {"deterministic": fit_deterministic, "svi": fit_stochastic}
 
 
 def fit(model, obs, *args, method="deterministic", fixed=None, **options) -> Posterior:

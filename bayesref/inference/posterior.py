@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
 from bayesref.inference.collapsed import Collapsed
 
@@ -53,7 +54,7 @@ class Posterior:
     """
 
     model: object
-    obs: object
+    obs: Observations
     args: tuple
     latents: Latents
     mean: torch.Tensor

@@ -83,7 +83,8 @@ def fit_stochastic(
     adam = torch.optim.Adam([z], lr=learning_rate, betas=(0.9, 0.99))
     steps_per_epoch = -(-obs.n_image // n_batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs * steps_per_epoch, learning_rate / 20)
-    root, history, start, small, reason, done = None, [], time.monotonic(), 0, "", False
+    root, start, small, reason, done = None, time.monotonic(), 0, "", False
+    history: list[dict] = []
     try:
         for epoch in range(epochs):
             for images in torch.randperm(obs.n_image, generator=g).split(n_batch):

@@ -19,7 +19,7 @@ def inference_data(posterior, amplitudes, n_draws: int = 200, seed: int = 0):
     obs = posterior.obs
     sites = {k: v.numpy()[None] for k, v in posterior.sites(n_draws, seed).items()}
     dims = {k: [f"{k}_dim_{i}" for i in range(v.ndim - 2)] for k, v in sites.items()}
-    groups = {
+    groups: dict = {
         "posterior": sites,
         "observed_data": {"I": obs.I.numpy()},
         "constant_data": {
@@ -41,7 +41,7 @@ def inference_data(posterior, amplitudes, n_draws: int = 200, seed: int = 0):
         coords["F_draw"] = np.arange(len(amplitudes.draws))
     attributes = {"elbo": posterior.elbo, "elbo_error": posterior.elbo_error, "reason": posterior.reason}
     if hasattr(arviz, "InferenceData"):
-        data = arviz.from_dict(**groups, coords=coords, dims=dims, save_warmup=False)
+        data = arviz.from_dict(**groups, coords=coords, dims=dims)
         data.posterior.attrs.update(attributes)
     else:
         data = arviz.from_dict(groups, coords=coords, dims=dims)

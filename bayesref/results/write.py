@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bayesref.data.observations import Observations
 from bayesref.inference.cross_validation import Halves, Predictions
 from bayesref.inference.posterior import Amplitudes, Posterior
 from bayesref.io.atomic import atomic_path
@@ -46,7 +47,7 @@ class MergeResults:
     posterior: Posterior
     amplitudes: Amplitudes
     predictions: Predictions
-    obs: object
+    obs: Observations
     held_out: torch.Tensor | None = None
     halves: list[Halves] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)

@@ -87,8 +87,7 @@ class _Linearized(Scale):
         self.scale, self.w0 = scale, w0
 
     def _evaluate(self, w, obs):
-        value, slope = torch.func.jvp(lambda x: self.scale._evaluate(x, obs), (self.w0,), (w - self.w0,))
-        return value + slope
+        return sum(torch.func.jvp(lambda x: self.scale._evaluate(x, obs), (self.w0,), (w - self.w0,)))
 
     def jacobian(self, w, obs):
         return self.scale.jacobian(self.w0, obs)

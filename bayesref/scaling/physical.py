@@ -37,9 +37,8 @@ class Physical(Scale):
         self.n_image_bumps, self.n_surface = n_image_bumps, n_surface
         self.n_file = int(obs.file_id.max()) + 1
         self.columns = _columns(obs, surface) if surface else []
-        self.limits = [
-            tuple(float(f(obs.metadata[:, c])) for f in (torch.min, torch.max)) for c in self.columns
-        ]
+        positions = [obs.metadata[:, c] for c in self.columns]
+        self.limits = [(float(x.min()), float(x.max())) for x in positions]
         self.tensors = (
             invariant_tensors(obs.asu.cell, obs.asu.spacegroup) if anisotropic else torch.zeros(0, 3, 3)
         )
