@@ -10,6 +10,8 @@ t (b or 1, p, 3) of the matching real type; columns (s,) int64 or None where poi
 The operators have no derivative of their own: `autograd` gives it.
 """
 
+import importlib
+
 import torch
 
 from bayesref._checks import InputError
@@ -70,9 +72,7 @@ def _pose_gradient_shape(V, g, x, M, t, columns, table, n2, coherent, need_x):
 
 def _cuda():
     """The Triton kernels, imported when first used: torch for the CPU comes without Triton."""
-    from bayesref.fourier import cuda
-
-    return cuda
+    return importlib.import_module("bayesref.fourier.cuda")
 
 
 def choose(backend: str | None, V: torch.Tensor) -> str:

@@ -5,12 +5,19 @@ columns (s,) or None, g (b, p, column); a coherent sum has one p in `g` and in t
 A 2-D transform is a volume of one plane with N₀ = 1 and a single tap along it.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from bayesref._checks import InputError
 from bayesref.fourier import cpu_gather, cpu_scatter, cpu_slope
 from bayesref.fourier.threads import run_tasks
+
+# Untyped: the type checker does not follow unpacked arguments into compiled functions.
+_gather: Any = cpu_gather.gather
+_scatter: Any = cpu_scatter.scatter
+_slope: Any = cpu_slope.slope
 
 # Beyond this many grid units float32 no longer resolves a fraction of one.
 FAR = 2.0**22
@@ -25,7 +32,7 @@ def sample(V, x, M, t, columns, table, n2, n_columns, coherent):
     stretches = -(-x.shape[0] // cpu_gather.STRETCH)
     *leading, taps0, taps = points
     run_tasks(
-        lambda a, b: cpu_gather.gather(V_view, *leading, grid, taps0, taps, coherent, out_view, a, b),
+        lambda a, b: _gather(V_view, *leading, grid, taps0, taps, coherent, out_view, a, b),
         out.shape[0] * out.shape[1] * stretches,
     )
     return out
@@ -39,9 +46,7 @@ def insert(g, x, M, t, columns, table, shape, coherent):
     g_view, out_view, grid = _real(g), _real(out), tuple(shape)
     n_tasks = g.shape[0] * (len(borders) - 1)
     run_tasks(
-        lambda a, b: cpu_scatter.scatter(
-            g_view, *leading, grid, taps0, taps, coherent, borders, out_view, a, b
-        ),
+        lambda a, b: _scatter(g_view, *leading, grid, taps0, taps, coherent, borders, out_view, a, b),
         n_tasks,
         pieces=n_tasks,
     )
@@ -58,7 +63,7 @@ def pose_gradient(V, g, x, M, t, columns, table, n2, coherent, need_x):
     grad_x = np.zeros((3, x.shape[0] if need_x else 0), x_rows.dtype)
     V_view, g_view = _real(V), _real(g)
     run_tasks(
-        lambda a, b: cpu_slope.slope(
+        lambda a, b: _slope(
             V_view, g_view, x_rows, *leading, tables, grid, taps0, taps, coherent, sums, grad_x, a, b
         ),
         stretches * (1 if need_x else n_b * n_p),

@@ -13,12 +13,17 @@ V in real numbers; `w0` `w1` `w2` (taps, BLOCK) weights of a block of samples, s
 offset below zero says that another task owns that plane.
 """
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
 
 BLOCK = 128  # samples whose weights are formed together; their arrays fit the first-level cache
+
+# Untyped: callers leave out the first parameter, which numba fills in.
+intrinsic: Any = _intrinsic
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _FUSE = ("contract",)  # multiply-add may fuse; sums are never reordered

@@ -18,7 +18,7 @@ Cubic convolution, a = -½: Keys (1981), IEEE Trans. ASSP 29, 1153.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
@@ -65,10 +65,14 @@ def _even(name: str, taps: int, K: Callable, degree: int, deapodise: bool) -> Ke
     """Table of the even-tap kernel whose values are K(distance)."""
     pieces = []
     for k in range(taps):
-        fit = Chebyshev.interpolate(lambda c, k=k: K(c + (taps - 1) / 2 - k), degree, domain=[-0.5, 0.5])
+        fit = Chebyshev.interpolate(partial(_shifted, K, (taps - 1) / 2 - k), degree, domain=[-0.5, 0.5])
         coef = fit.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1]).coef
         pieces.append(tuple(float(c) for c in np.pad(coef, (0, degree + 1 - len(coef)))))
     return Kernel(name, tuple(pieces), deapodise)
+
+
+def _shifted(K, offset, c):
+    return K(c + offset)
 
 
 @lru_cache(maxsize=64)

@@ -130,15 +130,19 @@ def back_project(
     if weights is not None and (weights.shape != images.shape or weights.is_complex()):
         raise InputError(f"weights must be real and shaped as the images, {tuple(images.shape)}.")
     kernel = get_kernel(kernel, max(oversampling, 1.05))
-    where = {"shape": (n,) * d, "columns": plane.columns, "backend": backend}
-    M = _scaled(M, oversampling, d)
-    flat = images.flatten(images.ndim - dims)
-    data = insert(flat, plane.x, M, plane.turns(shifts), kernel=kernel, **where)
+    shape, M = (n,) * d, _scaled(M, oversampling, d)
+
+    def spread(values, kernel, turns):
+        flat = values.flatten(images.ndim - dims)
+        return insert(
+            flat, plane.x, M, turns, shape=shape, kernel=kernel, columns=plane.columns, backend=backend
+        )
+
+    data = spread(images, kernel, plane.turns(shifts))
     if weights is None:
         return BackProjection(data, None)
-    real = weights.flatten(images.ndim - dims).to(images.dtype)
-    spread = insert(real, plane.x, M, kernel=squared(kernel) if diagonal else kernel, **where)
-    return BackProjection(data, spread.real)
+    weight_kernel = squared(kernel) if diagonal else kernel
+    return BackProjection(data, spread(weights.to(images.dtype), weight_kernel, None).real)
 
 
 @dataclass(frozen=True)

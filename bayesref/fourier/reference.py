@@ -18,7 +18,7 @@ def sample(V, x, M, t, columns, table, n2, n_columns, coherent):
     whole = unfold(V, n2).flatten(1)  # (b, n)
     side, taps = _stencil(x, M, table, grid)
     n_b = max(len(whole), len(M))
-    value = 0
+    value = torch.zeros((), dtype=V.dtype, device=V.device)
     for index, weight in taps:
         at = index.expand(n_b, *index.shape[1:]).flatten(1)
         value = value + weight * whole.expand(n_b, -1).gather(1, at).unflatten(1, index.shape[1:])
