@@ -7,6 +7,7 @@ anything continuous besides. Those other sites are laid end to end in z; the sit
 are data, and do not appear.
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyro
@@ -29,9 +30,23 @@ class Site:
     start: torch.Tensor
 
 
+@contextmanager
+def unchecked():
+    """No argument checks within, and what they were before afterwards.
+
+    Pyro restores its own record of them, which at first says that torch's are off though they are on.
+    """
+    before = torch.distributions.Distribution._validate_args
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+
+
 def trace_model(model, args, values):
     """Trace of the model with these sites set, without argument checks (they read values back)."""
-    with pyro.validation_enabled(False):
+    with unchecked():
         return poutine.trace(poutine.condition(model, data=values)).get_trace(*args)
 
 
@@ -49,7 +64,7 @@ class Latents:
     """
 
     def __init__(self, model, args):
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), unchecked():
             trace = poutine.trace(model).get_trace(*args)
         sites = {
             name: s for name, s in trace.nodes.items()
