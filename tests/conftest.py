@@ -43,3 +43,9 @@ def fixed_seed():
     """The same random numbers in every test, whatever ran before."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _argument_checks():
+    """torch.compile switches the argument checks of distributions off for the rest of the process."""
+    torch.distributions.Distribution.set_default_validate_args(True)
