@@ -7,12 +7,12 @@ sentence and exit code 2; anything unexpected with one sentence and exit code 1,
 import importlib
 import os
 import sys
+from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
-from bayesref import __version__
 from bayesref._checks import InputError
 
 # name -> module, attribute (a function, or a typer app with commands of its own), panel, one line of help
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait for work must not spin: on shared cores that costs ten times the work. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "--version" in arguments:
-        print(f"bayesref {__version__}")
+        print(f"bayesref {version_of('bayesref')}")
         sys.exit(0)
     try:
         app([a for a in arguments if a != "--debug"], prog_name="bayesref")
