@@ -45,8 +45,11 @@ def unchecked():
 
 
 def trace_model(model, args, values):
-    """Trace of the model with these sites set, without argument checks (they read values back)."""
-    with unchecked():
+    """Trace of the model with these sites set, without argument checks (they read values back).
+
+    Handlers outside, such as the trace of a guide that calls this, do not see the sites.
+    """
+    with unchecked(), poutine.block():
         return poutine.trace(poutine.condition(model, data=values)).get_trace(*args)
 
 
