@@ -75,7 +75,7 @@ def gauss_newton(collapsed, z, names) -> torch.Tensor:
         WJ = J * W[:, None]
         shared = J.new_zeros(len(tau), J.shape[1]).index_add(0, piece.hkl_id, WJ)
         H = H + (J.T @ WJ).double() - (shared.T @ (shared / (total + tau).float()[:, None])).double()
-    return H
+    return 0.5 * (H + H.T)
 
 
 def precision(collapsed, z, names, step=0.02) -> torch.Tensor:
