@@ -27,7 +27,7 @@ def sample(V, x, M, t, columns, table, n2, n_columns, coherent):
     """`sample` on the CPU: (b, p or 1, n_columns) complex."""
     grid = (V.shape[1], V.shape[2], n2)
     points = _points(x, M, t, columns, n_columns, table, grid[0])
-    out = torch.zeros(V.shape[0], 1 if coherent else M.shape[1], n_columns, dtype=V.dtype)
+    out = _zeros((V.shape[0], 1 if coherent else M.shape[1], n_columns), V)
     V_view, out_view = _real(V), _real(out)
     stretches = -(-x.shape[0] // cpu_gather.STRETCH)
     *leading, taps0, taps = points
@@ -41,7 +41,7 @@ def sample(V, x, M, t, columns, table, n2, n_columns, coherent):
 def insert(g, x, M, t, columns, table, shape, coherent):
     """`insert` on the CPU: (b, N₀, N₁, N₂/2+1) complex."""
     *leading, taps0, taps = _points(x, M, t, columns, g.shape[2], table, shape[0])
-    out = torch.zeros(g.shape[0], shape[0], shape[1], shape[2] // 2 + 1, dtype=g.dtype)
+    out = _zeros((g.shape[0], shape[0], shape[1], shape[2] // 2 + 1), g)
     borders = _borders(leading[0], leading[1], shape[0])
     g_view, out_view, grid = _real(g), _real(out), tuple(shape)
     n_tasks = g.shape[0] * (len(borders) - 1)
@@ -122,6 +122,12 @@ def _derivative(table):
     if table.shape[1] == 1:
         return np.zeros_like(table)
     return np.ascontiguousarray(table[:, 1:] * np.arange(1, table.shape[1], dtype=table.dtype))
+
+
+def _zeros(shape, like):
+    """A complex tensor of zeros. torch would fill it on all its threads, which then spin where ours are to run."""
+    double = like.dtype == torch.complex128
+    return torch.from_numpy(np.zeros(shape, np.complex128 if double else np.complex64))
 
 
 def _real(z):
