@@ -1,110 +1,120 @@
 """Merged amplitudes, half datasets and predictions as MTZ files.
 
-    merged_k.mtz      F SIGF I SIGI N; with Friedel mates apart also F(+) SIGF(+) F(-) SIGF(-) I(+) ... N(+) N(-)
-    halves_k.mtz      the same for both halves of every repeat, with `half` and `repeat`
-    predictions_k.mtz one row per spot of file k: observed and expected intensity, scale, weight, P(blank)
+    merged_k.mtz       F SIGF I SIGI N of dataset k; with Friedel mates apart also F(+) SIGF(+) F(-) ... N(-)
+    halves_k.mtz       the same for both halves of every repeat, with `half` and `repeat`
+    predictions_k.mtz  one row per spot of input file k, in the order of that file: observed and expected intensity,
+                       their standard deviations, scale, weight, P(blank), z
 
-One merged and one halves file per dataset. F is on the scale where ⟨F²⟩ = ε.
+F is on the scale where ⟨F²⟩ = ε, I = E[F²]. Only measured reflections are written. Types after the CCP4 MTZ format; a
+centric reflection has the same values for (+) and (-), as in reciprocalspaceship, and counts once in N.
 """
 
 import numpy as np
 import pandas as pd
 import reciprocalspaceship as rs
 
-from bayesref.crystal.symmetry import to_asu
-from bayesref.io.write_mtz import write_mtz
+from bayesref.crystal.symmetry import is_centric, to_asu
 
 TYPES = {"F": "F", "SIGF": "Q", "I": "J", "SIGI": "Q", "N": "I"}
 FRIEDEL_TYPES = {"F": "G", "SIGF": "L", "I": "K", "SIGI": "M", "N": "I"}
+INDICES = ["H", "K", "L"]
+SIDES = ("(+)", "(-)")
+# An unmerged MTZ holds the Miller index K, so that the scale needs a name of its own.
+SPOT_TYPES = {
+    "BATCH": "B", "I": "J", "SIGI": "Q", "Ipred": "J", "SIGIpred": "Q",
+    "SCALE": "R", "weight": "W", "blank": "R", "z": "R",
+}  # fmt: skip
 
 
 def merged_table(asu, amplitudes, dataset: int = 0) -> rs.DataSet:
-    """Measured reflections of one dataset, sorted by index."""
+    """Measured reflections of one dataset, sorted by index.
+
+    Parameters
+    ----------
+    asu : ReciprocalASU
+    amplitudes : its F, SIGF, I, SIGI, N, (hkl,) each
+    """
     mine = ((asu.dataset_id == dataset) & (amplitudes.N > 0)).numpy()
     frame = pd.DataFrame({k: getattr(amplitudes, k).numpy()[mine] for k in TYPES})
-    frame[["H", "K", "L"]] = asu.hkl.numpy()[mine]
-    if asu.anomalous:
-        return _friedel_table(asu, frame)
-    return _dataset(asu, frame, TYPES)
+    frame[INDICES] = asu.hkl.numpy()[mine]
+    if not asu.anomalous:
+        return _dataset(asu, frame, TYPES)
+    return _dataset(asu, _friedel_frame(frame, asu.spacegroup), TYPES | _side_types())
 
 
-def _friedel_table(asu, frame):
+def _side_types():
+    """F(+) SIGF(+) F(-) SIGF(-) I(+) ... N(-), the order that CCP4 programs use."""
+    pairs = (("F", "SIGF"), ("I", "SIGI"), ("N",))
+    return {k + side: FRIEDEL_TYPES[k] for group in pairs for side in SIDES for k in group}
+
+
+def _friedel_frame(frame, spacegroup):
     """One row per Friedel pair: both mates, and their mean."""
-    hkl, isym = to_asu(frame[["H", "K", "L"]].to_numpy(), asu.spacegroup)
-    frame = frame.assign(plus=np.asarray(isym) % 2 == 1)
-    frame[["H", "K", "L"]] = hkl
-    index = ["H", "K", "L"]
-    plus, minus = (frame[frame.plus == side].drop(columns="plus").set_index(index) for side in (True, False))
-    centric = asu.spacegroup.operations().centric_flag_array(hkl)
-    own = frame.assign(centric=centric)[frame.plus & centric].set_index(index)
-    mates = plus.drop(index=own.index, errors="ignore").join(minus, how="outer", lsuffix="(+)", rsuffix="(-)")
-    both = pd.concat([_mean(mates), mates], axis=1)
-    alone = own[list(TYPES)]
-    table = pd.concat([both, alone]).reset_index()
-    types = dict(TYPES)
-    for side in ("(+)", "(-)"):
-        types |= {k + side: t for k, t in FRIEDEL_TYPES.items()}
-        table["N" + side] = table["N" + side].fillna(0).astype(int)
-    table["N"] = table["N"].astype(int)
-    return _dataset(asu, table, types)
+    hkl, isym = to_asu(frame[INDICES].to_numpy(), spacegroup)
+    centric, plus = is_centric(hkl, spacegroup), isym % 2 == 1
+    frame = frame.assign(H=hkl[:, 0], K=hkl[:, 1], L=hkl[:, 2])
+    parts = [
+        frame[rows].set_index(INDICES).add_suffix(side)
+        for rows, side in ((plus | centric, "(+)"), (~plus | centric, "(-)"))
+    ]
+    mates = pd.concat(parts, axis=1, sort=True)
+    for side in SIDES:
+        mates["N" + side] = mates["N" + side].fillna(0).astype(np.int64)
+    mean = _mean(mates)
+    own = frame[centric].set_index(INDICES)
+    mean.loc[own.index] = own[list(mean)]
+    return pd.concat([mean, mates], axis=1).astype({"N": np.int64}).reset_index()
 
 
 def _mean(mates):
     """Mean of the mates weighted by 1/sd²; of one mate, itself."""
-    columns = {"N": mates[["N(+)", "N(-)"]].sum(axis=1)}
+    columns = {"N": mates["N(+)"] + mates["N(-)"]}
     for x in ("F", "I"):
-        w = 1 / mates[[f"SIG{x}(+)", f"SIG{x}(-)"]].to_numpy() ** 2
-        value = mates[[f"{x}(+)", f"{x}(-)"]].to_numpy()
-        columns[x] = np.nansum(w * value, axis=1) / np.nansum(w, axis=1)
-        columns[f"SIG{x}"] = np.nansum(w, axis=1) ** -0.5
+        weight = 1 / mates[[f"SIG{x}{side}" for side in SIDES]].to_numpy() ** 2
+        value = mates[[x + side for side in SIDES]].to_numpy()
+        columns[x] = np.nansum(weight * value, axis=1) / np.nansum(weight, axis=1)
+        columns[f"SIG{x}"] = np.nansum(weight, axis=1) ** -0.5
     return pd.DataFrame(columns, index=mates.index)[list(TYPES)]
 
 
-def _dataset(asu, frame, types) -> rs.DataSet:
-    data = rs.DataSet(frame[["H", "K", "L", *types]], cell=asu.cell, spacegroup=asu.spacegroup, merged=True)
-    data = data.astype({"H": "H", "K": "H", "L": "H"} | types)
-    return data.set_index(["H", "K", "L"]).sort_index()
+def _dataset(asu, frame, types, merged=True) -> rs.DataSet:
+    data = rs.DataSet(frame[[*INDICES, *types]], cell=asu.cell, spacegroup=asu.spacegroup, merged=merged)
+    data = data.astype(dict.fromkeys(INDICES, "H") | types).set_index(INDICES)
+    return data.sort_index() if merged else data
 
 
 def halves_table(asu, halves, dataset: int = 0) -> rs.DataSet:
-    """Both halves of every repeat of one dataset."""
-    parts = []
-    for h in halves:
-        for k, amplitudes in enumerate((h.first, h.second)):
-            part = merged_table(asu, amplitudes, dataset)
-            part["half"] = rs.DataSeries(np.full(len(part), k), index=part.index, dtype="I")
-            part["repeat"] = rs.DataSeries(np.full(len(part), h.repeat), index=part.index, dtype="I")
-            parts.append(part)
-    return rs.concat(parts)
+    """Both halves of every repeat of one dataset, one below the other.
+
+    Parameters
+    ----------
+    halves : list of Halves
+    """
+    parts = [
+        merged_table(asu, amplitudes, dataset).assign(half=k, repeat=h.repeat)
+        for h in halves
+        for k, amplitudes in enumerate((h.first, h.second))
+    ]
+    return rs.concat(parts).astype({"half": "I", "repeat": "I"})
 
 
 def predictions_table(obs, predictions, file: int = 0, held_out=None) -> rs.DataSet:
-    """Spots of one input file, with the indices that were observed."""
-    mine = (obs.file_id == file).numpy()
+    """Spots of one input file, with the indices that were observed.
+
+    Parameters
+    ----------
+    obs : Observations
+    predictions : of these spots
+    held_out : (spot,) bool, written as `test`; None = no such column
+    """
+    mine = (obs.file_id == file).nonzero()[:, 0]
+    mine = mine[obs.row[mine].argsort()]
     number = obs.image_id if obs.image_number is None else obs.image_number[obs.image_id]
-    columns = {
-        "BATCH": (number, "B"),
-        "I": (obs.I, "J"),
-        "SIGI": (obs.SIGI, "Q"),
-        "Ipred": (predictions.I, "J"),
-        "SIGIpred": (predictions.SIGI, "Q"),
-        "K": (predictions.K, "R"),
-        "weight": (predictions.precision, "W"),
-        "blank": (predictions.blank, "R"),
-    }
+    p = predictions
+    columns = (number, obs.I, obs.SIGI, p.I, p.SIGI, p.K, p.precision, p.blank, p.z)
+    frame = pd.DataFrame({k: x[mine].numpy() for k, x in zip(SPOT_TYPES, columns, strict=True)})
+    frame[INDICES] = obs.hkl[mine].numpy()
+    types = dict(SPOT_TYPES)
     if held_out is not None:
-        columns["test"] = (held_out.long(), "I")
-    hkl = obs.hkl.numpy()[mine]
-    frame = {"H": hkl[:, 0], "K_": hkl[:, 1], "L": hkl[:, 2]} | {
-        k: x.numpy()[mine] for k, (x, _) in columns.items()
-    }
-    # The Miller index K and the scale K may not share a name.
-    frame = {{"K_": "K", "K": "SCALE"}.get(k, k): v for k, v in frame.items()}
-    types = {{"K": "SCALE"}.get(k, k): t for k, (_, t) in columns.items()}
-    data = rs.DataSet(frame, cell=obs.asu.cell, spacegroup=obs.asu.spacegroup, merged=False)
-    return data.astype({"H": "H", "K": "H", "L": "H"} | types).set_index(["H", "K", "L"])
-
-
-def write(table: rs.DataSet, path) -> None:
-    """Write atomically."""
-    write_mtz(table, path)
+        frame["test"], types["test"] = held_out[mine].long().numpy(), "I"
+    return _dataset(obs.asu, frame, types, merged=False)

@@ -1,18 +1,17 @@
-"""All files of a merge.
+"""All files of a merge, in one directory.
 
 merged_k.mtz halves_k.mtz predictions_k.mtz    see `results.mtz`
-cchalf_k.png calibration.png                   see `results.plots`
-history.csv                                    one row per step of the fit
+cchalf_k.png calibration.png scale_k.png       see `results.plots`
+statistics.csv                                 tables by resolution, below one another
+history.csv                                    see `results.history`
 posterior.nc                                   see `results.inference_data`
-statistics.csv                                 tables by resolution
-run.json                                       options, versions, seed, figures, why the fit ended
+run.json                                       see `results.run`
+
+Merged, halves and cchalf are numbered by dataset, predictions and scale by input file.
 """
 
-import csv
-import json
-import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,12 @@ import torch
 from bayesref.data.observations import Observations
 from bayesref.inference.cross_validation import Halves, Predictions
 from bayesref.inference.posterior import Amplitudes, Posterior
-from bayesref.io.atomic import atomic_path
+from bayesref.io.atomic import atomic_path, prepare_output
+from bayesref.io.write_mtz import write_mtz
 from bayesref.results import mtz, plots
+from bayesref.results.history import write_history
 from bayesref.results.inference_data import inference_data, write_inference_data
-
-PACKAGES = ("bayesref", "torch", "pyro-ppl", "gemmi", "reciprocalspaceship", "numpy", "scipy", "arviz")
+from bayesref.results.run import run_record, write_run
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class MergeResults:
     obs : Observations of the predictions, spots held out among them
     held_out : (spot,) bool of `obs`, or None
     halves : list of Halves
-    tables : statistics by resolution, {name: table}
+    tables : statistics by resolution, {name: table}; those named halves_k are drawn
     z, z_label : the differences that the calibration plot shows, and what they are
     figures : numbers for run.json
+    seconds : since the program began, or None
     """
 
     posterior: Posterior
@@ -54,85 +55,69 @@ class MergeResults:
     z: np.ndarray = field(default_factory=lambda: np.zeros(0))
     z_label: str = ""
     figures: dict = field(default_factory=dict)
+    seconds: float | None = None
 
 
-def write_all(results: MergeResults, directory: Path, options: dict, seed: int = 0) -> list[Path]:
+def write_all(results: MergeResults, directory: str | Path, options: Mapping, seed: int = 0) -> list[Path]:
     """Write every file, each atomically; run.json last, so that its presence says that the rest is complete.
+
+    Parameters
+    ----------
+    directory : made where it is missing; files of the same names are replaced
+    options : of the run, for run.json
+    seed : that of `posterior.amplitudes`
+
+    Returns
+    -------
+    Paths of the files, in the order written.
 
     Raises
     ------
     InputError : a file cannot be written
     """
-    directory, r, written = Path(directory), results, []
+    directory, r, written = prepare_output(directory, overwrite=True), results, []
+    # A run.json of an earlier run must not vouch for files of this one.
+    (directory / "run.json").unlink(missing_ok=True)
 
-    def put(name, write, *args):
-        write(*args, directory / name)
+    def put(name, write, what):
+        write(what, directory / name)
         written.append(directory / name)
 
     asu = r.posterior.obs.asu
     for k in range(asu.n_dataset):
-        put(f"merged_{k}.mtz", mtz.write, mtz.merged_table(asu, r.amplitudes, k))
+        put(f"merged_{k}.mtz", write_mtz, mtz.merged_table(asu, r.amplitudes, k))
         if r.halves:
-            put(f"halves_{k}.mtz", mtz.write, mtz.halves_table(asu, r.halves, k))
-    for k in range(int(r.obs.file_id.max()) + 1):
-        put(f"predictions_{k}.mtz", mtz.write, mtz.predictions_table(r.obs, r.predictions, k, r.held_out))
-    for name, table in r.tables.items():
-        if name.startswith("halves"):
-            put(f"cchalf_{name.removeprefix('halves_')}.png", plots.write_plot, plots.cchalf_plot(table))
-    if len(r.z):
-        put("calibration.png", plots.write_plot, plots.calibration_plot(r.z, r.z_label))
-    put("history.csv", _write_history, r.posterior.history)
+            put(f"halves_{k}.mtz", write_mtz, mtz.halves_table(asu, r.halves, k))
+    for k in r.obs.file_id.unique().tolist():
+        put(f"predictions_{k}.mtz", write_mtz, mtz.predictions_table(r.obs, r.predictions, k, r.held_out))
+    _put_plots(r, put)
     if r.tables:
         put("statistics.csv", _write_tables, r.tables)
+    put("history.csv", write_history, r.posterior.history)
     put("posterior.nc", write_inference_data, inference_data(r.posterior, r.amplitudes, seed=seed))
-    put("run.json", _write_run, r, options, seed)
+    record = run_record(r.posterior, r.obs, dict(options), seed, r.figures, r.seconds)
+    put("run.json", write_run, record)
     return written
 
 
-def _write_history(history, path):
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as f:
-        writer = csv.DictWriter(f, ["step", "phase", "elbo", "gain", "evaluations", "seconds"])
-        writer.writeheader()
-        writer.writerows(history)
+def _put_plots(r, put):
+    for name, table in r.tables.items():
+        if name.startswith("halves"):
+            number = name.removeprefix("halves").removeprefix("_")
+            put(
+                f"cchalf_{number}.png" if number else "cchalf.png", plots.write_plot, plots.cchalf_plot(table)
+            )
+    if len(r.z):
+        put("calibration.png", plots.write_plot, plots.calibration_plot(r.z, r.z_label))
+    number = r.obs.image_id if r.obs.image_number is None else r.obs.image_number[r.obs.image_id]
+    dHKL = r.obs.asu.dHKL[r.obs.hkl_id]
+    for k in r.obs.file_id.unique().tolist():
+        mine = r.obs.file_id == k
+        figure = plots.scale_plot(*(x[mine].numpy() for x in (number, dHKL, r.predictions.K)))
+        put(f"scale_{k}.png", plots.write_plot, figure)
 
 
 def _write_tables(tables, path):
     """All tables below one another, told apart by their first column."""
     with atomic_path(path) as temporary:
         pd.concat(tables, names=["table", "bin"]).to_csv(temporary)
-
-
-def _write_run(r, options, seed, path):
-    sites = {
-        k: {"mean": float(x.mean()), "sd": float(x.std())}
-        for k, x in r.posterior.sites(400, seed).items()
-        if x[0].numel() == 1
-    }
-    run = {
-        "options": {k: _plain(v) for k, v in options.items()},
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
-        "seed": seed,
-        "fit": {
-            "reason": r.posterior.reason,
-            "converged": bool(r.posterior.converged),
-            "elbo": r.posterior.elbo,
-            "elbo_error": r.posterior.elbo_error,
-        },
-        "sites": sites,
-        "figures": r.figures,
-    }
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(json.dumps(run, indent=2) + "\n")
-
-
-def _plain(x):
-    if isinstance(x, list | tuple):
-        return [_plain(i) for i in x]
-    return x if x is None or isinstance(x, bool | int | float | str) else str(x)
-
-
-def _version(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
