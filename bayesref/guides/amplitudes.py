@@ -55,7 +55,9 @@ class ConditionalAmplitudes(AutoGuide):
 
     def __init__(self, model, latent_guide=AutoNormal):
         super().__init__(model)
-        self.others = latent_guide(poutine.block(model, hide=[AMPLITUDE])) if latent_guide else None
+        others = latent_guide(poutine.block(model, hide=[AMPLITUDE])) if latent_guide else None
+        # Not an attribute that AutoGuide sees: it would expect the parts to share its own prototype and plates.
+        object.__setattr__(self, "others", others)
 
     def forward(self, *args, **kwargs):
         values = dict(self.others(*args, **kwargs)) if self.others else {}

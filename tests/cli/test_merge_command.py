@@ -45,7 +45,7 @@ def merged(simulated, tmp_path_factory):
 def test_files(merged):
     names = {"history.csv", "posterior.nc", "run.json", "calibration.png", "statistics.csv"}
     names |= {f"{kind}_{k}.mtz" for kind in ("merged", "halves", "predictions") for k in (0, 1)}
-    names |= {"cchalf_0.png", "cchalf_1.png"}
+    names |= {f"{kind}_{k}.png" for kind in ("cchalf", "scale") for k in (0, 1)}
     assert {p.name for p in merged.iterdir()} == names
 
 
@@ -88,8 +88,9 @@ def test_records(merged):
     posterior = xarray.open_dataset(merged / "posterior.nc", group="posterior", engine="h5netcdf")
     constant = xarray.open_dataset(merged / "posterior.nc", group="constant_data", engine="h5netcdf")
     assert {"a", "b", "c", "nu", "blank_odds", "w"} <= set(posterior.data_vars)
-    assert constant["F_draws"].dtype == np.float32
-    assert constant["F_draws"].dims == ("F_draw", "hkl")
+    assert posterior["F"].dtype == np.float32
+    assert posterior["F"].dims == ("chain", "draw", "hkl")
+    assert {"H", "K", "L", "dHKL"} <= set(constant.variables)
     posterior.close()
     constant.close()
 
