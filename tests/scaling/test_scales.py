@@ -11,8 +11,6 @@ from bayesref.scaling.basis import bumps
 from bayesref.scaling.scale import Group
 
 D = {"dtype": torch.float64}
-# torch's own forward mode calls what torch has deprecated
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
 @pytest.fixture(scope="module")
