@@ -10,7 +10,8 @@ import torch
 from bayesref.models.merge import model as merge
 from known_truth import simulated
 from pyro import poutine
-from pyro.infer.autoguide import AutoDelta
+from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide.initialization import init_to_value
 from scipy.stats import norm, t
 
 import bayesref as br
@@ -146,3 +147,17 @@ def test_draws_of_the_page_can_be_reweighted(merge_ratios):
     assert khat(log_ratio.sum(1).numpy()) < 0.7
     estimate = log_ratio.logsumexp(0) - math.log(1000)
     torch.testing.assert_close(estimate.sum(), evidence.sum(), rtol=0, atol=0.3)
+
+
+def test_learns_in_pyro(obs):
+    """Sixty steps of Adam on a guide within the guide, from where K is twentyfold too large."""
+    scale = br.Falloff(obs, n_bumps=0)
+    far = init_to_value(values={"w": torch.tensor([1.0, 0.5], **D)})
+    pyro.set_rng_seed(2)
+    with pyro.get_param_store().scope():
+        guide = ConditionalAmplitudes(
+            known_variance, lambda m: AutoNormal(m, init_loc_fn=far, init_scale=0.01)
+        )
+        svi = pyro.infer.SVI(known_variance, guide, pyro.optim.Adam({"lr": 0.03}), pyro.infer.Trace_ELBO())
+        losses = [svi.step(obs, scale) for _ in range(60)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 20
