@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from bayesref.models import merge, merge_normal
 from known_truth import simulated
 from scipy.integrate import quad
 from scipy.stats import norm, t
@@ -16,7 +17,6 @@ from torch import tensor
 import bayesref as br
 from bayesref.guides.latents import Latents
 from bayesref.inference.collapsed import Collapsed, split
-from bayesref.models import merge, merge_normal
 
 D = {"dtype": torch.float64}
 NUMBERS = {"a": 1.1, "b": 0.2, "c": 0.05, "nu": 1.5, "blank_odds": 0.03}
