@@ -24,7 +24,8 @@ from bayesref.guides.latents import AMPLITUDE, INTENSITY
 from bayesref.inference.collapsed import Collapsed, Span, split
 from bayesref.inference.posterior import Amplitudes, Posterior
 
-NODES = 64  # over all that the prior allows; steps near the peak are then below half a standard deviation
+CHUNK = 4_000  # spots handled at a time: arrays (node, spot) of 2 MB
+NODES = 48  # over all that the prior allows; five digits, also where one spot was nearly all that was known
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def predict(posterior: Posterior, obs: Observations | None = None) -> Prediction
     values = posterior.latents.unpack(posterior.mean)
     collapsed = Collapsed(posterior.model, fitted, posterior.args, posterior.latents)
     pieces, hkl, spot = [], 0, 0
-    for piece in split(obs):
+    for piece in split(obs, CHUNK):
         rows = slice(spot, spot + len(piece))
         known = fitted.slice_reflections(hkl, hkl + len(piece.asu))
         pieces.append(_predict_piece(collapsed, known, piece, seen[rows], values))

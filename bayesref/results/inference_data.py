@@ -6,7 +6,9 @@
                    reflection, by `spot`;  log joint density of each step of the fit, by `step`
     attributes     elbo, elbo_error, reason
 
-ArviZ before 1.0 (Python 3.11) has InferenceData, later ones xarray's DataTree; both are written as NetCDF groups.
+The file is NetCDF with one group for each of these, which `arviz.from_netcdf` reads in every version. It is written
+without ArviZ, whose import takes a second and 100 MB. In memory ArviZ before 1.0 (Python 3.11) has InferenceData,
+later ones xarray's DataTree.
 """
 
 from pathlib import Path
@@ -19,8 +21,8 @@ from bayesref.io.atomic import atomic_path
 from bayesref.results.run import plain
 
 
-def inference_data(posterior, amplitudes, n_draws: int = 16, seed: int = 0):
-    """InferenceData, or DataTree, of a fit.
+def posterior_datasets(posterior, amplitudes, n_draws: int = 16, seed: int = 0) -> dict[str, Any]:
+    """The groups as xarray datasets, {group: Dataset}.
 
     Draws of F come with the draws of the sites that they are conditional on, of which there are `n_draws`. (F is on
     one scale in all of them; that of the sites is free.) Without draws of F there are 200 of the sites.
@@ -30,13 +32,49 @@ def inference_data(posterior, amplitudes, n_draws: int = 16, seed: int = 0):
     posterior : Posterior
     amplitudes : from `posterior.amplitudes(n_draws=n_draws, seed=seed)`
     """
+    import xarray
+
     groups = {
         "posterior": _posterior(posterior, amplitudes, n_draws, seed),
         "observed_data": {"I": (("spot",), posterior.obs.I.numpy())},
         "constant_data": _constant(posterior, amplitudes),
     }
-    attributes = {"elbo": posterior.elbo, "elbo_error": posterior.elbo_error, "reason": posterior.reason}
-    return _arviz(groups, attributes)
+    fit = {"elbo": posterior.elbo, "elbo_error": posterior.elbo_error, "reason": posterior.reason}
+    attributes = {k: v for k, v in plain(fit).items() if v is not None}  # NetCDF has no null
+    return {
+        name: xarray.Dataset(variables, coords=_coordinates(variables), attrs=attributes)
+        for name, variables in groups.items()
+    }
+
+
+def _coordinates(variables):
+    """0, 1, 2 ... along each dimension."""
+    sizes = {d: n for dims, x in variables.values() for d, n in zip(dims, np.shape(x), strict=True)}
+    return {d: np.arange(n) for d, n in sizes.items()}
+
+
+def inference_data(posterior, amplitudes, n_draws: int = 16, seed: int = 0):
+    """InferenceData, or DataTree, of a fit; see `posterior_datasets`."""
+    import arviz
+    import xarray
+
+    datasets = posterior_datasets(posterior, amplitudes, n_draws, seed)
+    attributes = datasets["posterior"].attrs
+    if hasattr(arviz, "InferenceData"):
+        return arviz.InferenceData(attrs=attributes, **datasets)
+    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes)} | datasets)
+
+
+def write_posterior(datasets: dict[str, Any], path: str | Path) -> None:
+    """Write the groups of `posterior_datasets` as NetCDF, atomically.
+
+    Raises
+    ------
+    InputError : the file cannot be written
+    """
+    with atomic_path(path) as temporary:
+        for i, (name, data) in enumerate(datasets.items()):
+            data.to_netcdf(temporary, mode="a" if i else "w", group=name, engine="h5netcdf")
 
 
 def _posterior(posterior, amplitudes, n_draws, seed):
@@ -85,30 +123,3 @@ def _weights(posterior):
             found[f"{a.site}_term"] = ((dim,), np.repeat([g.name for g in a.groups], [g.n for g in a.groups]))
             found[f"{a.site}_sd"] = ((dim,), a.sd().numpy())
     return found
-
-
-def _arviz(groups, attributes):
-    """{group: {name: (dimensions, values)}} as the installed ArviZ holds them."""
-    import arviz
-    import xarray
-
-    attributes = {k: v for k, v in plain(attributes).items() if v is not None}  # NetCDF has no null
-    datasets: dict[str, Any] = {}
-    for name, variables in groups.items():
-        sizes = {d: n for dims, x in variables.values() for d, n in zip(dims, np.shape(x), strict=True)}
-        coords = {d: np.arange(n) for d, n in sizes.items()}
-        datasets[name] = xarray.Dataset(variables, coords=coords, attrs=attributes)
-    if hasattr(arviz, "InferenceData"):
-        return arviz.InferenceData(**datasets, attrs=attributes)
-    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes)} | datasets)
-
-
-def write_inference_data(data, path: str | Path) -> None:
-    """NetCDF, atomically.
-
-    Raises
-    ------
-    InputError : the file cannot be written
-    """
-    with atomic_path(path) as temporary:
-        data.to_netcdf(str(temporary), engine="h5netcdf")

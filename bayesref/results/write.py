@@ -25,7 +25,7 @@ from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.write_mtz import write_mtz
 from bayesref.results import mtz, plots
 from bayesref.results.history import write_history
-from bayesref.results.inference_data import inference_data, write_inference_data
+from bayesref.results.inference_data import posterior_datasets, write_posterior
 from bayesref.results.run import run_record, write_run
 
 
@@ -94,7 +94,7 @@ def write_all(results: MergeResults, directory: str | Path, options: Mapping, se
     if r.tables:
         put("statistics.csv", _write_tables, r.tables)
     put("history.csv", write_history, r.posterior.history)
-    put("posterior.nc", write_inference_data, inference_data(r.posterior, r.amplitudes, seed=seed))
+    put("posterior.nc", write_posterior, posterior_datasets(r.posterior, r.amplitudes, seed=seed))
     record = run_record(r.posterior, r.obs, dict(options), seed, r.figures, r.seconds)
     put("run.json", write_run, record)
     return written
