@@ -1,0 +1,1 @@
+"""Stereochemical restraints: dictionaries, topology, log densities."""
