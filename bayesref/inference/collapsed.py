@@ -70,6 +70,10 @@ class Span:
         """Of y, from the log density of F at `nodes` and what `nodes` returned beside them."""
         return NodePosterior(*self.limits(), log_density + log_slope)
 
+    def scaled(self, r):
+        """All of it times r (hkl,)."""
+        return Span(self.lo * r, self.hi * r, self.middle * r, self.width * r)
+
     def widened(self):
         """Limits half as wide again on either side, to search from when the scale has moved."""
         room = 0.5 * (self.hi - self.lo)
@@ -113,6 +117,7 @@ class Collapsed:
         self.model, self.args, self.latents = model, args, latents
         self.pieces = split(obs)
         self.spans: list[Span] = []
+        self.K: list[torch.Tensor] = []  # of the spots of each piece, where the spans were found
         self.moments: list[Moments] = []
 
     def run(self, piece, values, F=None):
@@ -129,13 +134,37 @@ class Collapsed:
 
     def find_span(self, piece, values, near: Span | None = None) -> Span:
         """Where the amplitudes of a piece lie; from `near`, a span at a similar scale, in fewer steps."""
-        if near is None:
-            lo, hi = self.run(piece, values).nodes[AMPLITUDE]["fn"].interval(3 * DROP)
-        else:
+
+        def log_density(F):
+            return self.log_density(piece, values, F)
+
+        if near is not None:
             lo, hi = near.widened()
-        return find_span(
-            lambda F: self.log_density(piece, values, F), lo, hi, passes=6 if near is None else 2
-        )
+            span = find_span(log_density, lo, hi, passes=2)
+            if bool(((span.lo > lo) | (lo == 0)).all() and (span.hi < hi).all()):
+                return span
+        lo, hi = self.run(piece, values).nodes[AMPLITUDE]["fn"].interval(3 * DROP)
+        return find_span(log_density, lo, hi, passes=6)
+
+    @torch.no_grad()
+    def moved(self, n: int, values) -> Span:
+        """The span of piece n where the scale has moved since it was found: F goes as K^-½."""
+        piece, values = self.pieces[n], {k: v.detach() for k, v in values.items()}
+        K = self.run(piece, values).nodes[INTENSITY]["fn"].loc
+        weight = (K / piece.SIGI) ** 2
+        total, change = torch.zeros(2, len(piece.asu), dtype=K.dtype).unbind(0)
+        total = total.index_add(0, piece.hkl_id, weight).clamp(min=1e-300)
+        change = change.index_add(0, piece.hkl_id, weight * (K / self.K[n]).log()) / total
+        return self.spans[n].scaled((-0.5 * change).exp())
+
+    @torch.no_grad()
+    def find_spans(self, z: torch.Tensor, warm: bool = False) -> None:
+        """Where the amplitudes lie at z, for every piece."""
+        values = self.latents.unpack(z)
+        cold: list[Span | None] = [None] * len(self.pieces)
+        near = [self.moved(n, values) for n in range(len(self.pieces))] if warm and self.spans else cold
+        self.spans = [self.find_span(p, values, s) for p, s in zip(self.pieces, near, strict=True)]
+        self.K = [self.run(p, values).nodes[INTENSITY]["fn"].loc for p in self.pieces]
 
     @torch.no_grad()
     def refresh(self, z: torch.Tensor, n_node: int = 20, warm: bool = False) -> float:
@@ -143,9 +172,8 @@ class Collapsed:
 
         `warm` starts from the last spans: faster, and safe where the scale has moved by less than a span.
         """
+        self.find_spans(z, warm)
         values = self.latents.unpack(z)
-        near = self.spans if warm and self.spans else [None] * len(self.pieces)
-        self.spans = [self.find_span(p, values, s) for p, s in zip(self.pieces, near, strict=True)]
         steps = [self._e_step(p, s, values, n_node) for p, s in zip(self.pieces, self.spans, strict=True)]
         self.moments = [m for _, m in steps]
         return sum(value for value, _ in steps)
@@ -168,7 +196,7 @@ class Collapsed:
         `fixed` gives the values of sites whose gradient is not wanted (and comes back zero).
         """
         return self._sum(
-            z, lambda piece, n, values: self._exact_piece(piece, self.spans[n], values, n_node), fixed
+            z, lambda piece, n, values: self._exact_piece(piece, self.moved(n, values), values, n_node), fixed
         )
 
     @torch.no_grad()
@@ -176,7 +204,7 @@ class Collapsed:
         """log p(I, z) as `exact` has it, without the gradient."""
         values, total = self.latents.unpack(z), 0.0
         for n, piece in enumerate(self.pieces):
-            log_Z, trace = self._exact_piece(piece, self.spans[n], values, n_node)
+            log_Z, trace = self._exact_piece(piece, self.moved(n, values), values, n_node)
             total += log_Z.item()
             priors = {k: trace.nodes[k]["fn"] for k in values}
         return total + self.latents.log_prior(z, values, priors).item()

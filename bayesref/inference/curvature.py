@@ -16,13 +16,15 @@ The sites that do not enter K (the error model) take their rows from differences
 import torch
 
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
+from bayesref.inference.arrow import Arrow, ArrowRoot
+
+MANY = 1500  # weights of single images, beyond which their precision is an `Arrow`; below, exact costs little
 
 
 def scale_sites(collapsed, z) -> list[str]:
     """Names of the latent sites on which K depends."""
     values = {k: v.detach().requires_grad_() for k, v in collapsed.latents.unpack(z).items()}
-    piece = collapsed.pieces[0]
-    trace = collapsed.run(piece, values)
+    trace = collapsed.run(collapsed.pieces[0], values)
     K = trace.nodes[INTENSITY]["fn"].loc
     grads = torch.autograd.grad(K.sum(), list(values.values()), allow_unused=True)
     return [k for k, g in zip(values, grads, strict=True) if g is not None and bool((g != 0).any())]
@@ -59,16 +61,59 @@ def _log_intensity_curvature(prior, m2):
     return ((2 * g(x) - g(x + h) - g(x - h)) / h**2).clamp(min=1e-3)
 
 
+def image_scale(collapsed, names):
+    """The scale, if it has so many image-wise weights that their precision is an `Arrow`; else None."""
+    scales = [a for a in collapsed.args if hasattr(a, "image_columns")]
+    if len(scales) != 1 or list(names) != [scales[0].site]:
+        return None
+    return scales[0] if scales[0].image_columns().numel() > MANY else None
+
+
 @torch.no_grad()
-def gauss_newton(collapsed, z, names) -> torch.Tensor:
-    """Information of the spots about the sites `names`, prior left out, (latent, latent) of those sites."""
-    H = torch.zeros(())
+def _gauss_newton_arrow(collapsed, z, scale) -> Arrow:
+    """As `gauss_newton`, without the coupling of one image's own weights to another's."""
+    w = collapsed.latents.unpack(z)[scale.site]
+    local = scale.image_columns()
+    is_shared = torch.ones(len(w), dtype=torch.bool)
+    is_shared[local] = False
+    shared = is_shared.nonzero()[:, 0]
+    n, k, m = *local.shape, len(shared)
+    A, C, G = w.new_zeros(n, k, k), w.new_zeros(n, k, m), w.new_zeros(m, m)
+    for piece, tau, W in _weights(collapsed, z):
+        Js, Jl = (x.float() for x in scale.split_jacobian(w, piece))
+        total = torch.zeros_like(tau).index_add(0, piece.hkl_id, W) + tau
+        WJ = Js * W.float()[:, None]
+        mean = WJ.new_zeros(len(tau), m).index_add(0, piece.hkl_id, WJ) / total.float()[:, None]
+        centred = WJ - W.float()[:, None] * mean[piece.hkl_id]
+        G += (Js.T @ centred).double()
+        C.index_add_(0, piece.image_id, (Jl[:, :, None] * centred[:, None, :]).double())
+        WJ = Jl.double() * W[:, None]
+        A.index_add_(0, piece.image_id, WJ[:, :, None] * Jl.double()[:, None, :])
+        # spots of one reflection on one image share its amplitude
+        both, inverse = torch.unique(piece.image_id * len(tau) + piece.hkl_id, return_inverse=True)
+        u = WJ.new_zeros(len(both), k).index_add(0, inverse, WJ)
+        A.index_add_(0, both // len(tau), -u[:, :, None] * u[:, None, :] / total[both % len(tau), None, None])
+    return Arrow(local, shared, A, C, 0.5 * (G + G.T))
+
+
+def _weights(collapsed, z):
+    """Of each piece: itself, τ of its reflections and W of its spots."""
     values = collapsed.latents.unpack(z)
     for piece, m in zip(collapsed.pieces, collapsed.moments, strict=True):
         trace = collapsed.run(piece, values)
         K = trace.nodes[INTENSITY]["fn"].loc
         W = m.precision * K**2 * m.m4[piece.hkl_id]
-        tau = _log_intensity_curvature(trace.nodes[AMPLITUDE]["fn"], m.m2)
+        yield piece, _log_intensity_curvature(trace.nodes[AMPLITUDE]["fn"], m.m2), W
+
+
+@torch.no_grad()
+def gauss_newton(collapsed, z, names) -> torch.Tensor | Arrow:
+    """Information of the spots about the sites `names`, prior left out, (latent, latent) of those sites."""
+    scale = image_scale(collapsed, names)
+    if scale is not None:
+        return _gauss_newton_arrow(collapsed, z, scale)
+    H = torch.zeros(())
+    for piece, tau, W in _weights(collapsed, z):
         total = torch.zeros_like(tau).index_add(0, piece.hkl_id, W)
         # Single precision, summed in double: the curvature only shapes steps and error bars.
         J, W = jacobian(collapsed, piece, z, names).float(), W.float()
@@ -78,21 +123,29 @@ def gauss_newton(collapsed, z, names) -> torch.Tensor:
     return 0.5 * (H + H.T)
 
 
-def precision(collapsed, z, names, step=0.02) -> torch.Tensor:
+def precision(collapsed, z, names, step=0.02) -> torch.Tensor | Arrow:
     """Posterior precision of z, (latent, latent): Gauss-Newton for the scale, differences for the rest.
 
     `step` is the length of a difference in z; the error model's latents are logarithms, known to a few per cent.
     """
     latents = collapsed.latents
     mine = latents.columns(names)
-    rest = torch.tensor([i for i in range(latents.n) if i not in set(mine.tolist())], dtype=torch.int64)
-    H = torch.zeros(latents.n, latents.n, dtype=z.dtype)
-    H[mine[:, None], mine] = gauss_newton(collapsed, z, names) + prior_precision(collapsed, z, names)
+    is_rest = torch.ones(latents.n, dtype=torch.bool)
+    is_rest[mine] = False
+    rest = is_rest.nonzero()[:, 0]
     here = collapsed.exact(z)[1] if len(rest) else None
-    for i in rest:
+    rows = torch.zeros(len(rest), latents.n, dtype=z.dtype)
+    for i, place in enumerate(rest):
         e = torch.zeros_like(z)
-        e[i] = step
-        H[i] = H[:, i] = (here - collapsed.exact(z + e)[1]) / step
+        e[place] = step
+        rows[i] = (here - collapsed.exact(z + e)[1]) / step
+    information = gauss_newton(collapsed, z, names)
+    if isinstance(information, Arrow):
+        arrow = information.plus_identity()
+        return Arrow(mine[arrow.local], mine[arrow.shared], arrow.A, arrow.C, arrow.G).bordered(rest, rows)
+    H = torch.zeros(latents.n, latents.n, dtype=z.dtype)
+    H[rest], H[:, rest] = rows, rows.T
+    H[mine[:, None], mine] = information + prior_precision(collapsed, z, names)
     H[rest[:, None], rest] = 0.5 * (H[rest[:, None], rest] + H[rest[:, None], rest].T)
     return H
 
@@ -121,12 +174,14 @@ def prior_precision(collapsed, z, names):
     return torch.block_diag(*blocks)
 
 
-def inverse_root(H: torch.Tensor) -> torch.Tensor:
-    """L with L Lᵀ = H⁻¹, (n, n) upper triangular.
+def inverse_root(H: torch.Tensor | Arrow) -> torch.Tensor | ArrowRoot:
+    """L with L Lᵀ = H⁻¹, (n, n) upper triangular, or of an `Arrow` its `ArrowRoot`.
 
     Away from the optimum a row of differences may make H indefinite; then the absolute values of its eigenvalues
     stand in, none below 10⁻⁸ of the largest.
     """
+    if isinstance(H, Arrow):
+        return H.root()
     H = 0.5 * (H + H.T)
     _, info = torch.linalg.cholesky_ex(H)
     if int(info):
@@ -135,3 +190,8 @@ def inverse_root(H: torch.Tensor) -> torch.Tensor:
         H = (vectors * values) @ vectors.T
     L = torch.linalg.cholesky(H)
     return torch.linalg.solve_triangular(L, torch.eye(len(H), dtype=H.dtype), upper=False).T
+
+
+def log_det(root: torch.Tensor | ArrowRoot) -> float:
+    """log |det L| of what `inverse_root` returns."""
+    return float(root.log_det if isinstance(root, ArrowRoot) else torch.linalg.slogdet(root).logabsdet)

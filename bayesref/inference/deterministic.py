@@ -12,16 +12,34 @@ Giordano et al. (2024), J. Mach. Learn. Res. 25, 18 (DADVI); Newton decrement: B
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import minimize
 
 from bayesref.guides.latents import Latents
 from bayesref.inference.collapsed import Collapsed
-from bayesref.inference.curvature import inverse_root, precision, scale_sites
+from bayesref.inference.curvature import inverse_root, log_det, precision, scale_sites
 from bayesref.inference.evidence import adapt_scales
 from bayesref.inference.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class Identity:
+    """No preconditioner, of size n."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n, self.n
+
+    @property
+    def T(self) -> "Identity":
+        return self
+
+    def __matmul__(self, x):
+        return x
 
 
 class _State:
@@ -33,7 +51,7 @@ class _State:
         is_rest = torch.ones(len(z), dtype=torch.bool)
         is_rest[self.mine] = False
         self.rest = is_rest.nonzero()[:, 0]
-        self.root = torch.eye(len(self.mine), dtype=z.dtype)
+        self.root = Identity(len(self.mine))
         self.history, self.evaluations, self.start = [], 0, time.monotonic()
 
     def log(self, phase, value, gain=float("nan")):
@@ -99,6 +117,11 @@ def fit_deterministic(
     latents = Latents(model, (obs, *args))
     z = latents.initial(args)
     collapsed = Collapsed(model, obs, args, latents)
+    if not latents.n:
+        value = collapsed.refresh(z)
+        return Posterior(
+            model, obs, args, latents, z, z.new_zeros(0, 0), value, value, 0.0, reason="nothing to fit"
+        )
     s = _State(collapsed, z, scale_sites(collapsed, z), report)
     converged, root = False, None
     try:
@@ -123,7 +146,7 @@ def _rounds(s: _State, rounds: int) -> float:
     The polish does better from there: it moves scale and error model together.
     """
     last, n = -float("inf"), sum(len(p) for p in s.collapsed.pieces)
-    eye = torch.eye(len(s.rest), dtype=s.z.dtype)
+    eye = Identity(len(s.rest))
     for k in range(rounds):
         value = s.collapsed.refresh(s.z, warm=k > 1)
         s.log("round", value, value - last)
@@ -171,7 +194,6 @@ def with_elbo(posterior: Posterior, n_draws: int, seed: int) -> Posterior:
     draws = posterior.draw(max(1, n_draws // 2), seed)
     pairs = [0.5 * (collapsed.value(z) + collapsed.value(2 * posterior.mean - z)) for z in draws]
     value = torch.tensor(pairs, dtype=torch.float64)
-    log_det = torch.linalg.slogdet(posterior.root).logabsdet
-    entropy = 0.5 * len(posterior.mean) * (1 + math.log(2 * math.pi)) + float(log_det)
+    entropy = 0.5 * len(posterior.mean) * (1 + math.log(2 * math.pi)) + log_det(posterior.root)
     error = float(value.std() / len(value) ** 0.5) if len(value) > 1 else float("nan")
     return replace(posterior, elbo=float(value.mean()) + entropy, elbo_error=error)

@@ -8,6 +8,7 @@ The fixed point of the sds (see `scaling.scale`) is then reached without another
 
 import torch
 
+from bayesref.inference.arrow import Arrow
 from bayesref.inference.curvature import gauss_newton, inverse_root, prior_precision
 
 
@@ -23,17 +24,33 @@ def adapt_scales(collapsed, z, names, passes: int = 20):
     if not len(where):
         return z, torch.zeros(0, 0, dtype=z.dtype)
     scales = [a for a in collapsed.args if hasattr(a, "adapt") and a.site in names]
-    H, prior = gauss_newton(collapsed, z, names), prior_precision(collapsed, z, names)
+    H = gauss_newton(collapsed, z, names)
+    arrow = H if isinstance(H, Arrow) else None
+    prior = (
+        None if arrow is not None else prior_precision(collapsed, z, names)
+    )  # of whitened image-wise weights: one
     w0 = z[where]
-    b = H @ w0 + prior @ w0 + collapsed.surrogate(z)[1][where]
+    b = H @ w0 + (w0 if prior is None else prior @ w0) + collapsed.surrogate(z)[1][where]
     f = torch.ones_like(w0)
+
+    def posterior(f):
+        """Precision at sds that have grown by f."""
+        return arrow.scaled(f).plus_identity() if arrow is not None else H * f[:, None] * f + prior
+
+    def moments(f):
+        """Mean and variance of the weights there."""
+        if arrow is not None:
+            P = arrow.scaled(f).plus_identity()
+            root = P.root()
+            return root @ (root.T @ (f * b)), P.variance()
+        cov = torch.linalg.inv(posterior(f))
+        return cov @ (f * b), cov.diagonal()
+
     for _ in range(passes if scales else 0):
-        cov = torch.linalg.inv(H * f[:, None] * f + prior)
-        f = f * _growth(collapsed.latents, scales, where, cov @ (f * b), cov.diagonal())
-    precision = H * f[:, None] * f + prior
+        f = f * _growth(collapsed.latents, scales, where, *moments(f))
     z = z.clone()
-    z[where] = torch.linalg.solve(precision, f * b) if scales and all(a.linear for a in scales) else w0 / f
-    return z, inverse_root(precision)
+    z[where] = moments(f)[0] if scales and all(a.linear for a in scales) else w0 / f
+    return z, inverse_root(posterior(f))
 
 
 def _growth(latents, scales, where, w, variance):

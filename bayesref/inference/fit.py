@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pyro
 
 from bayesref._checks import InputError
+from bayesref.guides.latents import Latents
 from bayesref.inference.deterministic import fit_deterministic
 from bayesref.inference.posterior import Posterior
 from bayesref.inference.stochastic import fit_stochastic
@@ -35,5 +36,11 @@ def fit(model, obs, *args, method="deterministic", fixed=None, **options) -> Pos
     if method not in METHODS:
         raise InputError(f"Unknown method '{method}'; choose one of {', '.join(METHODS)}.")
     if fixed:
+        known = Latents(model, (obs, *args)).sites
+        for name in fixed:
+            if name not in known:
+                raise InputError(
+                    f"The model has no latent site '{name}' to fix; it has {', '.join(known) or 'none'}."
+                )
         model = pyro.condition(model, data=fixed)
     return METHODS[method](model, obs, args, **options)

@@ -13,6 +13,7 @@ import torch
 
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
+from bayesref.inference.arrow import ArrowRoot
 from bayesref.inference.collapsed import Collapsed
 
 
@@ -45,7 +46,7 @@ class Posterior:
     model, obs, args : what was fitted
     latents : Latents, the meaning of z
     mean : (latent,) m
-    root : (latent, latent), C = root rootᵀ
+    root : (latent, latent), C = root rootᵀ; an `ArrowRoot` where there are very many images
     log_joint : log p(I, m)
     elbo : E_q[log p(I, z) - log q(z)], from the draws that `elbo_error` belongs to
     history : one dict per step: step, phase, elbo, seconds, evaluations
@@ -58,7 +59,7 @@ class Posterior:
     args: tuple
     latents: Latents
     mean: torch.Tensor
-    root: torch.Tensor
+    root: torch.Tensor | ArrowRoot
     log_joint: float
     elbo: float = float("nan")
     elbo_error: float = float("nan")
@@ -69,7 +70,9 @@ class Posterior:
     def draw(self, n: int, seed: int = 0) -> torch.Tensor:
         """Draws of z, (draw, latent)."""
         g = torch.Generator().manual_seed(seed)
-        return self.mean + torch.randn(n, len(self.mean), generator=g, dtype=self.mean.dtype) @ self.root.T
+        return (
+            self.mean + (self.root @ torch.randn(n, len(self.mean), generator=g, dtype=self.mean.dtype).T).T
+        )
 
     def sites(self, n: int = 200, seed: int = 0) -> dict[str, torch.Tensor]:
         """Draws of each latent site in its own units, {name: (draw, ...)}."""
@@ -98,7 +101,10 @@ class Posterior:
         collapsed = Collapsed(me.model, obs, me.args, me.latents)
         per_draw = -(-n_samples // len(zs))
         g = torch.Generator().manual_seed(seed + 1)
-        columns = [_piece_moments(collapsed, p, self.mean, zs, n_node, per_draw, g) for p in collapsed.pieces]
+        collapsed.find_spans(self.mean)
+        columns = [
+            _piece_moments(collapsed, n, zs, n_node, per_draw, g) for n in range(len(collapsed.pieces))
+        ]
         EF, VF, EI, VI, samples = (torch.cat(c, -1) for c in zip(*columns, strict=True))
         factor = _common_scale(EF, VF, obs.counts() > 0)
         EF, VF, EI, VI = EF * factor, VF * factor**2, EI * factor**2, VI * factor**4
@@ -112,15 +118,16 @@ class Posterior:
         )  # fmt: skip
 
 
-def _piece_moments(collapsed, piece, mean, zs, n_node, n_samples, generator):
+def _piece_moments(collapsed, n, zs, n_node, n_samples, generator):
     """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), and samples (draw, sample, hkl) in float32."""
-    span = collapsed.find_span(piece, collapsed.latents.unpack(mean))
-    # A draw of z moves the amplitudes by its error of scale, for which there must be room.
-    span = replace(span, lo=(span.lo - 2 * span.width).clamp(min=0), hi=span.hi + 2 * span.width)
-    F, slope = span.nodes(n_node)
-    rows = []
+    piece, rows = collapsed.pieces[n], []
     for z in zs:
-        p = span.posterior(collapsed.log_density(piece, collapsed.latents.unpack(z), F), slope)
+        values = collapsed.latents.unpack(z)
+        span = collapsed.moved(n, values)
+        # Spots of one reflection move by different amounts; there must be room for that.
+        span = replace(span, lo=(span.lo - 2 * span.width).clamp(min=0), hi=span.hi + 2 * span.width)
+        F, slope = span.nodes(n_node)
+        p = span.posterior(collapsed.log_density(piece, values, F), slope)
         u = torch.rand(n_samples, len(span.lo), generator=generator, dtype=F.dtype)
         samples = span.F(p.icdf(u)) if n_samples else F.new_zeros(0, len(span.lo))
         rows.append((p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2), samples.float()))

@@ -7,8 +7,8 @@
 By Fisher's identity the gradient is that of the collapsed likelihood once the natural parameters are current. Each
 spot keeps its own share of them, so that the natural-gradient step of a minibatch replaces what these spots said
 before, instead of scaling them up by n/n_B: the same step on average (Hoffman et al., 2013, J. Mach. Learn. Res. 14,
-1303), without its variance, which for reflections seen two or three times would be fatal. After each epoch the
-Gauss-Newton curvature gives q(z) = Normal(m, C), from which z is drawn in the next.
+1303), without its variance, which for reflections seen two or three times would be fatal. At the end one Newton step
+with all spots takes out the noise of the last minibatches, and its curvature gives q(z) = Normal(m, C).
 """
 
 import math
@@ -19,10 +19,12 @@ import torch
 from bayesref._checks import InputError
 from bayesref.guides.latents import INTENSITY, Latents
 from bayesref.inference.collapsed import Collapsed, find_span
-from bayesref.inference.curvature import gauss_newton, inverse_root, precision, prior_precision, scale_sites
+from bayesref.inference.curvature import inverse_root, precision, scale_sites
 from bayesref.inference.deterministic import with_elbo
 from bayesref.inference.evidence import adapt_scales
 from bayesref.inference.posterior import Posterior
+
+ADAPT = (2, 4, 8, 16)  # epochs after which the prior sds of the scale follow the evidence
 
 
 class _Memory:
@@ -83,18 +85,13 @@ def fit_stochastic(
     adam = torch.optim.Adam([z], lr=learning_rate, betas=(0.9, 0.99))
     steps_per_epoch = -(-obs.n_image // n_batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs * steps_per_epoch, learning_rate / 20)
-    root, start, small, reason, done = None, time.monotonic(), 0, "", False
+    start, small, reason, done = time.monotonic(), 0, "", False
     history: list[dict] = []
     try:
         for epoch in range(epochs):
             for images in torch.randperm(obs.n_image, generator=g).split(n_batch):
-                noise = (
-                    torch.zeros_like(z)
-                    if root is None
-                    else root @ torch.randn(len(z), generator=g, dtype=z.dtype)
-                )
                 adam.zero_grad()
-                z.grad = -_gradient(collapsed, memory, images, z.detach() + noise, rho)
+                z.grad = -_gradient(collapsed, memory, images, z.detach(), rho)
                 adam.step()
                 schedule.step()
             value = collapsed.refresh(z.detach(), warm=epoch > 2)
@@ -108,7 +105,11 @@ def fit_stochastic(
             if small == 2 and epoch > epochs // 2:
                 reason, done = f"two epochs gained less than {tolerance:g} log units per thousand spots", True
                 break
-            root = _reshape(collapsed, z, names, adapt=epoch in (2, 4, 8, 16), epoch=epoch)
+            if epoch in ADAPT:
+                better, _ = adapt_scales(collapsed, z.detach(), names)
+                with torch.no_grad():
+                    z.copy_(better)
+                collapsed.refresh(z.detach(), warm=True)
         else:
             reason = f"all {epochs} epochs done, the last gaining {gain:.3g} log units"
     except KeyboardInterrupt:
@@ -128,23 +129,6 @@ def _newton_step(collapsed, z, names):
     moved = z + root @ (root.T @ grad)
     after = collapsed.value(moved)
     return (moved, root, after) if after > before else (z, root, before)
-
-
-def _reshape(collapsed, z, names, adapt, epoch):
-    """Root of the covariance of q(z); now and then new prior sds for the scale. None in the first epochs."""
-    if epoch < 2:
-        return None
-    if adapt:
-        better, _ = adapt_scales(collapsed, z.detach(), names)
-        with torch.no_grad():
-            z.copy_(better)
-        collapsed.refresh(z.detach(), warm=True)
-    where = collapsed.latents.columns(names)
-    H = torch.eye(len(z), dtype=z.dtype) * len(collapsed.pieces[0].I)  # error model: close to its mode
-    H[where[:, None], where] = gauss_newton(collapsed, z.detach(), names) + prior_precision(
-        collapsed, z.detach(), names
-    )
-    return inverse_root(H)
 
 
 def _gradient(collapsed, memory, images, z, rho):

@@ -35,3 +35,13 @@ class ImageWise(Scale):
         rows = torch.arange(len(u), device=u.device)
         J[rows, image], J[rows, self.n_image + image] = 1.0, u
         return J
+
+    def image_columns(self):
+        j = torch.arange(self.n_image)
+        return torch.stack([j, self.n_image + j], 1)
+
+    def split_jacobian(self, w, obs):
+        _, u = self.prepared(obs)
+        sd = self.sd().to(w)
+        local = torch.stack([sd[0].expand_as(u), sd[-1] * u], 1)
+        return local.new_zeros(len(u), 0), local

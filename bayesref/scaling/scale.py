@@ -104,6 +104,15 @@ class Scale:
         """∂ log K/∂w, (spot, weight)."""
         return self.basis(*self.prepared(obs)) * self.sd().to(w)
 
+    def image_columns(self) -> torch.Tensor:
+        """Places of weights that belong to one image each, (image, k) int64; (0, 0) where there are none."""
+        return torch.zeros(0, 0, dtype=torch.int64)
+
+    def split_jacobian(self, w: torch.Tensor, obs) -> tuple[torch.Tensor, torch.Tensor]:
+        """`jacobian` in two: of the shared weights, (spot, m), and of those of the spot's own image, (spot, k)."""
+        J = self.jacobian(w, obs)
+        return J, J.new_zeros(len(J), 0)
+
     def linearized(self, w: torch.Tensor) -> "Scale":
         """A scale linear in its weights about w: itself where that is so already."""
         return self
@@ -178,6 +187,19 @@ class Product(Scale):
 
     def jacobian(self, w, obs):
         return torch.cat([t.jacobian(x, obs) for t, x in zip(self.terms, self._split(w), strict=True)], 1)
+
+    def image_columns(self):
+        start, parts = 0, []
+        for t in self.terms:
+            if t.image_columns().numel():
+                parts.append(t.image_columns() + start)
+            start += t.n_weights
+        return torch.cat(parts, 1) if parts else super().image_columns()
+
+    def split_jacobian(self, w, obs):
+        parts = [t.split_jacobian(x, obs) for t, x in zip(self.terms, self._split(w), strict=True)]
+        shared, local = zip(*parts, strict=True)
+        return torch.cat(shared, 1), torch.cat(local, 1)
 
     def linearized(self, w):
         if self.linear:

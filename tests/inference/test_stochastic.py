@@ -104,13 +104,11 @@ def test_weight_of_a_step(obs, rho):
         br.fit(model, obs, br.Falloff(obs), method="svi", rho=rho)
 
 
-@pytest.mark.xfail(strict=True, reason="pyro.condition ignores names that the model does not have")
 def test_a_fixed_site_must_be_there(obs):
     with pytest.raises(br.InputError, match="sdfac"):
         br.fit(model, obs, br.Falloff(obs, 0), fixed={"sdfac": torch.tensor(1.0, **D)})
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="torch takes no gradient in no variables")
 def test_a_model_without_latents(obs):
     def known(obs):
         with pyro.plate("hkl", len(obs.asu)):
