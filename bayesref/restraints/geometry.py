@@ -63,7 +63,7 @@ def flatness(xyz, atoms) -> torch.Tensor:
     exists = (atoms >= 0).to(xyz.dtype)[..., None]  # (n, most, 1)
     x = xyz[..., atoms.clamp_min(0), :] * exists
     x = (x - x.sum(-2, keepdim=True) / exists.sum(-2, keepdim=True)) * exists
-    return torch.linalg.eigvalsh(x.mT @ x)[..., 0].clamp_min(0)
+    return torch.linalg.eigvalsh(x.mT @ x)[..., 0]
 
 
 def log_normal(x, value, sigma) -> torch.Tensor:

@@ -22,6 +22,7 @@ from bayesref.restraints.terms import Angles, Bonds, Chirals, Planes, Torsions, 
 
 CHIRAL_SIGMA = 0.2  # Å³, the convention of REFMAC and servalcat
 PLANE_SIGMA = 0.02  # Å, where the dictionary gives none
+FAR = 2  # a bond this many times too long joins other copies of its atoms
 FREE_TORSIONS = ("phi", "psi")
 RADIAN = math.pi / 180
 
@@ -75,7 +76,7 @@ def read_topology(crystal, monlib: gemmi.MonLib, unrestrained=(), hydrogens: str
     model = structure[0]
     check_described(model, monlib, unrestrained)
     messages: list[str] = []
-    topo = gemmi.prepare_topology(structure, monlib, warnings=messages.append, ignore_unknown_links=True)
+    topo = gemmi.prepare_topology(structure, monlib, warnings=messages.append)
     keep = _Filter(crystal, model, unrestrained, hydrogens == "present")
     everything = _Filter(crystal, model, (), True)
     types = _energy_types(topo, len(crystal))
@@ -152,13 +153,16 @@ class _Filter:
 def _bonds(topo, keep, cell):
     operators: dict[tuple, int] = {(0, (0, 0, 0)): 0}
     table = {}
-    for bond in topo.bonds:
+    links = {r.index for link in topo.extras for r in link.link_rules if r.rkind == gemmi.RKind.Bond}
+    for number, bond in enumerate(topo.bonds):
         rows = keep(bond.atoms)
         if rows is None or not bond.restr.esd > 0:
             continue
-        image = 0
-        if math.isnan(bond.calculate()):  # gemmi's sign for a link to another asymmetric unit
-            near = cell.find_nearest_image(bond.atoms[0].pos, bond.atoms[1].pos, gemmi.Asu.Different)
+        image, length = 0, bond.calculate()
+        # gemmi has no length for a link to another asymmetric unit; and a file may not say which one is meant.
+        if math.isnan(length) or (number in links and length > FAR * bond.restr.value):
+            asu = gemmi.Asu.Different if math.isnan(length) else gemmi.Asu.Any
+            near = cell.find_nearest_image(bond.atoms[0].pos, bond.atoms[1].pos, asu)
             image = operators.setdefault((near.sym_idx, tuple(near.pbc_shift)), len(operators))
         table[(*rows, image)] = (bond.restr.value, bond.restr.esd)
     columns = list(table.values())
