@@ -16,8 +16,6 @@ from scipy import sparse
 
 from bayesref.restraints import compiled
 
-KINDS = ("bonds", "angles", "torsions", "chirals", "planes", "nonbonded")
-
 
 @dataclass(frozen=True)
 class Pattern:
@@ -34,11 +32,10 @@ class Pattern:
     indptr: np.ndarray
 
 
-def pattern(tables: dict[str, dict[str, np.ndarray]], n_atom: int) -> Pattern:
-    """The pattern of blocks of all restraints; every atom has a diagonal block."""
+def pattern(tables: dict[str, np.ndarray], n_atom: int) -> Pattern:
+    """The pattern of blocks of restraints on atoms (n, k) of each kind; every atom has a diagonal block."""
     keys = {}
-    for kind in KINDS:
-        atoms = tables[kind]["atoms"]
+    for kind, atoms in tables.items():
         key = atoms[:, :, None] * n_atom + atoms[:, None, :]
         keys[kind] = np.where((atoms[:, :, None] >= 0) & (atoms[:, None, :] >= 0), key, -1)
     diagonal = np.arange(n_atom) * (n_atom + 1)
@@ -53,12 +50,17 @@ def pattern(tables: dict[str, dict[str, np.ndarray]], n_atom: int) -> Pattern:
     return Pattern(slots, column, np.r_[0, np.cumsum(np.bincount(row, minlength=n_atom))])
 
 
-def hessian(tables: dict[str, dict[str, np.ndarray]], where: Pattern, xyz: np.ndarray) -> sparse.csc_matrix:
-    """Sparse (3 atom, 3 atom) Hessian at the coordinates (atom, 3), 1/Å²."""
+def hessian(
+    tables: dict[str, dict[str, np.ndarray]], where: Pattern, xyz: np.ndarray, more
+) -> sparse.csc_matrix:
+    """Sparse (3 atom, 3 atom) Hessian at the coordinates (atom, 3), 1/Å²; `more` is `optional.slopes`."""
     n = len(xyz)
     blocks = np.zeros((len(where.indices), 3, 3))
     for kind, (J, weight) in _slopes(tables, xyz).items():
         _add_blocks(blocks, where.slots[kind], J, weight)
+    for kind, rows in more.items():
+        for _, J, weight in rows:
+            _add_blocks(blocks, where.slots[kind], J, weight)
     t = tables["planes"]
     if len(t["atoms"]):
         _, _, axes = compiled.planes(xyz, t["atoms"])

@@ -179,6 +179,12 @@ def contacts(xyz: np.ndarray, rules: Contacts, cell, spacegroup, operators) -> t
     return table, cartesian(cell, spacegroup, list(numbers))
 
 
+def joined_by_three(table: NonBonded, rules: Contacts) -> torch.Tensor:
+    """(pair,) bool: atoms of a list of contacts that three bonds join."""
+    i, j = rules.site[table.atoms.cpu().numpy()].T
+    return (table.image == 0).cpu() & torch.from_numpy(_entry(rules.one_four, i, j))
+
+
 def _may_touch(atoms, image, rules: Contacts) -> np.ndarray:
     """(pair,) bool: not bonded, not alternatives of each other."""
     i, j = atoms.T

@@ -15,15 +15,18 @@ import torch
 from scipy import sparse
 
 from bayesref._checks import InputError
-from bayesref.restraints import bfactor, geometry, gradient
+from bayesref.restraints import bfactor, geometry, gradient, optional
 from bayesref.restraints import hessian as gauss_newton
 from bayesref.restraints.bfactor import Similar, similar_pairs
+from bayesref.restraints.ncs import LocalSymmetry, local_symmetry
 from bayesref.restraints.nonbonded import Contacts, contact_rules, contacts
+from bayesref.restraints.ramachandran import Ramachandran, backbone
 from bayesref.restraints.terms import Angles, Bonds, Chirals, Images, NonBonded, Planes, Torsions
 from bayesref.restraints.topology import Topology, read_topology
 
 HYDROGENS = ("present", "riding", "none")
 TABLES = ("bonds", "angles", "torsions", "chirals", "planes", "nonbonded", "images")
+OPTIONAL = ("ramachandran", "ncs")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Restraints:
     bonds, angles, torsions, chirals, planes, nonbonded : tables, see `bayesref.restraints.terms`
     images : symmetry operators that `bonds` and `nonbonded` refer to
     similar : pairs whose B factors are alike
+    ramachandran, ncs : backbone torsions and local symmetry, or None
     topology, rules : what the tables were made from
-    name : (atom,) as in the crystal
+    name, altloc : (atom,) as in the crystal
     cell, spacegroup : gemmi objects
     """
 
@@ -48,18 +52,23 @@ class Restraints:
     nonbonded: NonBonded
     images: Images
     similar: Similar
+    ramachandran: Ramachandran | None
+    ncs: LocalSymmetry | None
     topology: Topology
     rules: Contacts
     name: tuple[str, ...]
+    altloc: tuple[str, ...]
     cell: gemmi.UnitCell
     spacegroup: gemmi.SpaceGroup
 
     def __len__(self) -> int:
-        return sum(len(getattr(self, k)) for k in TABLES[:-1])
+        tables = (getattr(self, k) for k in (*TABLES[:-1], *OPTIONAL))
+        return sum(len(t) for t in tables if t is not None)
 
     def to(self, device) -> "Restraints":
         """The same restraints with their tables on a device."""
-        return replace(self, **{k: getattr(self, k).to(device) for k in (*TABLES, "similar")})
+        tables = {k: getattr(self, k) for k in (*TABLES, *OPTIONAL, "similar")}
+        return replace(self, **{k: t.to(device) for k, t in tables.items() if t is not None})
 
     def log_density(self, xyz: torch.Tensor, B: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """log p of each kind of restraint, (...,) for coordinates (..., atom, 3) Å; "B" too where B is given."""
@@ -86,7 +95,7 @@ class Restraints:
                 t.nonbonded.sigma,
             ),
         }
-        total = {kind: value.sum(-1) for kind, value in out.items()}
+        total = {kind: value.sum(-1) for kind, value in (out | optional.log_density(self, xyz)).items()}
         return total if B is None else total | {"B": self.log_density_B(B)}
 
     def log_prob(self, xyz: torch.Tensor, B: torch.Tensor | None = None) -> torch.Tensor:
@@ -95,12 +104,17 @@ class Restraints:
 
     def value_and_grad(self, xyz: np.ndarray) -> tuple[float, np.ndarray]:
         """`log_prob` and its slope (atom, 3), 1/Å, at coordinates (atom, 3): compiled, for one model on a CPU."""
-        return gradient.value_and_grad(self._arrays, np.ascontiguousarray(xyz, dtype=np.float64))
+        xyz = np.ascontiguousarray(xyz, dtype=np.float64)
+        value, slope = gradient.value_and_grad(self._arrays, xyz)
+        if self.ramachandran is None and self.ncs is None:
+            return value, slope
+        more, steeper = optional.value_and_grad(self, xyz)
+        return value + more, slope + steeper
 
     def hessian(self, xyz: np.ndarray) -> sparse.csc_matrix:
         """Gauss-Newton Hessian of -`log_prob`, (3 atom, 3 atom), 1/Å²; positive semidefinite."""
         xyz = np.ascontiguousarray(xyz, dtype=np.float64)
-        return gauss_newton.hessian(self._arrays, self._pattern, xyz)
+        return gauss_newton.hessian(self._arrays, self._pattern, xyz, optional.slopes(self, xyz))
 
     def log_density_B(self, B: torch.Tensor) -> torch.Tensor:
         """log p of the ratios of B factors (..., atom), Å², of bonded atoms, (...,)."""
@@ -131,7 +145,9 @@ class Restraints:
 
     @cached_property
     def _pattern(self) -> gauss_newton.Pattern:
-        return gauss_newton.pattern(self._arrays, len(self.name))
+        more = {k: getattr(self, k).atoms.cpu().numpy() for k in OPTIONAL if getattr(self, k) is not None}
+        atoms = {k: self._arrays[k]["atoms"] for k in TABLES[:-1]}
+        return gauss_newton.pattern(atoms | more, len(self.name))
 
 
 def build_restraints(
@@ -150,6 +166,8 @@ def build_restraints(
     ----------
     crystal : Crystal with its gemmi structure; the contacts are those of its coordinates
     monlib : see `bayesref.restraints.dictionary.load_dictionary`
+    ncs : make chains of one sequence alike, see `bayesref.restraints.ncs`
+    ramachandran : restrain φ and ψ to their regions, see `bayesref.restraints.ramachandran`
     unrestrained : names of residues that keep no restraints; `Restraints.topology.unrestrained` counts them
     hydrogens : "present" treats them as atoms, "riding" lets them touch others and nothing else (their parents
         carry them), "none" leaves them without restraints
@@ -182,9 +200,12 @@ def build_restraints(
         table,
         images,
         similar_pairs(topology.bonds, topology.angles, len(crystal)),
+        backbone(topology.bonds, crystal.name, crystal.altloc) if ramachandran else None,
+        local_symmetry(crystal) if ncs else None,
         topology,
         rules,
         crystal.name,
+        crystal.altloc,
         crystal.cell,
         crystal.spacegroup,
     )

@@ -7,6 +7,7 @@ are left out that
 - join atoms of different alternate conformers,
 - touch a residue that the user left unrestrained,
 - have no σ in the dictionary (torsions of rings and double bonds, which planes hold already),
+- are torsions within rings of five or fewer, which pucker either way,
 - are backbone torsions φ and ψ, which are no matter of chemistry.
 """
 
@@ -85,7 +86,7 @@ def read_topology(crystal, monlib: gemmi.MonLib, unrestrained=(), hydrogens: str
     return Topology(
         bonds,
         _angles(topo, keep),
-        _torsions(topo, keep),
+        _torsions(topo, keep, _near(bonds.atoms.tolist())),
         _chirals(topo, keep),
         _planes(topo, keep),
         operators,
@@ -115,8 +116,20 @@ def prepared_structure(crystal) -> gemmi.Structure:
     for row, cra in enumerate(structure[0].all()):
         cra.atom.serial = row + 1
         cra.atom.pos = gemmi.Position(*xyz[row])
+    for chain in structure[0]:
+        for residue in chain:
+            _name_first_hydrogens(residue)
     structure.setup_entities()
     return structure
+
+
+def _name_first_hydrogens(residue: gemmi.Residue) -> None:
+    """H1 H2 H3 of a chain's first nitrogen are H H2 H3 in dictionaries."""
+    names = {a.name for a in residue}
+    if {"N", "CA", "H1", "H2"} <= names and "H" not in names:
+        for atom in residue:
+            if atom.name == "H1":
+                atom.name = "H"
 
 
 def check_described(model: gemmi.Model, monlib: gemmi.MonLib, unrestrained=()) -> None:
@@ -185,11 +198,23 @@ def _angles(topo, keep) -> Angles:
     return Angles(integers(rows, 3), numbers(value) * RADIAN, numbers(sigma) * RADIAN)
 
 
-def _torsions(topo, keep) -> Torsions:
+def _near(bonds) -> set[tuple[int, int]]:
+    """Rows of atoms one or two bonds apart."""
+    next_to: dict[int, set[int]] = {}
+    for i, j in bonds:
+        next_to.setdefault(i, set()).add(j)
+        next_to.setdefault(j, set()).add(i)
+    one = {(i, j) for i, others in next_to.items() for j in others}
+    return one | {(i, k) for i, j in one for k in next_to[j]}
+
+
+def _torsions(topo, keep, near) -> Torsions:
     rows, value, sigma, period = [], [], [], []
     for torsion in topo.torsions:
         atoms = keep(torsion.atoms)
         if atoms is None or not torsion.restr.esd > 0 or torsion.restr.label in FREE_TORSIONS:
+            continue
+        if (atoms[0], atoms[3]) in near:
             continue
         rows.append(atoms)
         value.append(torsion.restr.value)
