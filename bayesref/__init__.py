@@ -8,9 +8,11 @@ import importlib
 _HOME = {
     "Additive": "scaling.additive",
     "AmplitudePosterior": "distributions",
+    "AtomicModel": "refinement.atomic_model",
     "Falloff": "scaling.falloff",
     "ImageWise": "scaling.image_wise",
     "InputError": "_checks",
+    "MergedData": "data.merged",
     "Neural": "scaling.neural",
     "Observations": "data.observations",
     "ParticleImages": "fourier.particles",
@@ -22,6 +24,7 @@ _HOME = {
     "fit": "inference.fit",
     "french_wilson": "distributions.french_wilson",
     "read_unmerged": "io.unmerged",
+    "refine": "refinement.refine",
     "simulate_merge": "data.simulate",
 }
 _MODULES = {"dist": "distributions"}

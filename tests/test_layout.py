@@ -15,6 +15,7 @@ LAYERS = [
     ["data", "structure_factors", "scaling", "restraints"],
     ["io", "guides"],
     ["inference"],
+    ["refinement"],
     ["results", "validation"],
     ["programs"],
     ["cli"],

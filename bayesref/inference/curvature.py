@@ -77,7 +77,7 @@ def _gauss_newton_arrow(collapsed, z, scale) -> Arrow:
     is_shared = torch.ones(len(w), dtype=torch.bool)
     is_shared[local] = False
     shared = is_shared.nonzero()[:, 0]
-    n, k, m = *local.shape, len(shared)
+    n, k, m = local.shape[0], local.shape[1], len(shared)
     A, C, G = w.new_zeros(n, k, k), w.new_zeros(n, k, m), w.new_zeros(m, m)
     for piece, tau, W in _weights(collapsed, z):
         Js, Jl = (x.float() for x in scale.split_jacobian(w, piece))

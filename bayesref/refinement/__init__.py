@@ -1,0 +1,1 @@
+"""Refinement: atoms whose posterior follows from amplitudes, stereochemistry and each other."""

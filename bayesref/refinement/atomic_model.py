@@ -1,0 +1,204 @@
+"""A crystal ready for refinement: atoms, restraints, structure factors and solvent for one set of reflections.
+
+    F_atoms(h) = Σ_j q_j f_j(s) exp(-B_j s²) Σ_g e^{2πi h·(R_g x_j + t_g)}
+    q_j = softmax(0, w_1, w_2, ...) over the conformers of its residue, else as the model has it
+
+A model page asks it for the priors of the atoms and for F_atoms; scale, solvent and errors are written on the page.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import gemmi
+import torch
+
+from bayesref._checks import InputError
+from bayesref.crystal.atoms import Crystal
+from bayesref.crystal.cell import hkl_stol2
+from bayesref.refinement.priors import Stereochemistry, Thermal
+from bayesref.scaling.basis import bumps
+from bayesref.structure_factors.calculate import prepare, structure_factors
+from bayesref.structure_factors.plan import Plan
+from bayesref.structure_factors.scale import anisotropic_scale, symmetrize
+from bayesref.structure_factors.solvent import SolventMask
+
+
+@dataclass(frozen=True)
+class Conformers:
+    """Atoms whose occupancies share what one place has.
+
+    Attributes
+    ----------
+    atom, group, which : (n,) int64: row of the atom, its group, its conformer in the group
+    shape : (group, conformer), the largest number of conformers
+    exists : shape, bool
+    total : (group,), sum of the occupancies
+    """
+
+    atom: torch.Tensor
+    group: torch.Tensor
+    which: torch.Tensor
+    exists: torch.Tensor
+    total: torch.Tensor
+
+    @classmethod
+    def of(cls, groups, occupancy) -> "Conformers":
+        """From `occupancy_groups` of the restraints, and the occupancies (atom,) of the model."""
+        rows, sizes = [], [len(g) for g in groups]
+        exists = torch.zeros(len(groups), max(sizes, default=1), dtype=torch.bool)
+        total = torch.ones(len(groups), dtype=torch.float64)
+        for i, conformers in enumerate(groups):
+            exists[i, : sizes[i]] = True
+            total[i] = sum(float(occupancy[atoms[0]]) for _, atoms in conformers)
+            rows += [(int(a), i, k) for k, (_, atoms) in enumerate(conformers) for a in atoms]
+        atom, group, which = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).unbind(1)
+        return cls(atom, group, which, exists, total)
+
+    @property
+    def n(self) -> int:
+        """Number of free log odds."""
+        return int(self.exists[:, 1:].sum())
+
+    def occupancy(self, w: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Occupancies (atom,) from log odds w (n,); `fixed` (atom,) where an atom is in no group."""
+        logits = torch.full(self.exists.shape, -torch.inf, dtype=w.dtype)
+        logits[:, 0] = 0
+        later = self.exists.clone()
+        later[:, 0] = False
+        logits = logits.masked_scatter(later, w)
+        share = torch.softmax(logits, 1) * self.total[:, None]
+        return fixed.index_put((self.atom,), share[self.group, self.which])
+
+    def log_odds(self, occupancy: torch.Tensor) -> torch.Tensor:
+        """The w of the occupancies of a model, (n,)."""
+        share = torch.full(self.exists.shape, 0.0, dtype=torch.float64)
+        share[self.group, self.which] = occupancy[self.atom].clamp(min=0.01)
+        odds = (share / share[:, :1]).log()
+        later = self.exists.clone()
+        later[:, 0] = False
+        return odds[later]
+
+
+@dataclass(frozen=True, eq=False)
+class AtomicModel:
+    """What a page needs to know of the atoms.
+
+    Attributes
+    ----------
+    crystal : Crystal, as the fit starts
+    restraints : of its coordinates and B factors
+    conformers : Conformers
+    plan : of the structure factors
+    F_mask : (hkl,) complex128, transform of the solvent mask
+    stol2 : (hkl,), s², Å⁻²
+    Sigma : (hkl,), ⟨F²/ε⟩ of the data, smooth in resolution
+    scale : typical |F_obs| / |F_calc|
+    reference : (atom, 3), Å, coordinates of the model as given
+    loose : (atom,) bool, atoms without a bond
+    temperature : τ² of the restraints of coordinates and of B factors, see `refinement.temperature`
+    """
+
+    crystal: Crystal
+    restraints: object
+    conformers: Conformers
+    plan: Plan
+    F_mask: torch.Tensor
+    stol2: torch.Tensor
+    Sigma: torch.Tensor
+    scale: float
+    reference: torch.Tensor
+    loose: torch.Tensor
+    temperature: tuple[float, float] = (1.0, 1.0)
+    _kept: dict = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls, crystal, restraints, groups, data, Sigma, rel_error=1e-3, table="it92", wavelength=None
+    ) -> "AtomicModel":
+        """Of a crystal with one state, its restraints and occupancy groups, and the data that it shall explain.
+
+        Parameters
+        ----------
+        data : MergedData
+        Sigma : (hkl,), ⟨F²/ε⟩ of the data
+        rel_error, table, wavelength : of the structure factors, see `bayesref.structure_factors.calculate.prepare`
+        """
+        if crystal.xyz.ndim != 2:
+            raise InputError(
+                f"Coordinates have shape {tuple(crystal.xyz.shape)}; refinement takes one state, (atom, 3)."
+            )
+        hkl = data.asu.hkl
+        plan = prepare(crystal, hkl, rel_error, table, wavelength)
+        mask = SolventMask(hkl)(crystal)
+        with torch.no_grad():
+            F = structure_factors(crystal, plan=plan).abs().double()
+        scale = float(((Sigma * data.asu.epsilon).mean() / (F**2).mean()).sqrt())
+        loose = torch.ones(len(crystal), dtype=torch.bool)
+        loose[restraints.bonds.atoms.flatten()] = False
+        return cls(
+            crystal, restraints, Conformers.of(groups, crystal.occupancy), plan, mask,
+            hkl_stol2(hkl, crystal.cell), Sigma, scale, crystal.xyz.clone(), loose,
+        )  # fmt: skip
+
+    @property
+    def geometry(self) -> Stereochemistry:
+        """Prior of the coordinates, (atom, 3) Å."""
+        return Stereochemistry(
+            self.restraints, self.crystal.xyz, self.temperature[0], self.reference, self.loose
+        )
+
+    @property
+    def thermal(self) -> Thermal:
+        """Prior of the B factors, (atom,) Å²."""
+        return Thermal(self.restraints, self.crystal.B, self.temperature[1])
+
+    @property
+    def cell(self) -> gemmi.UnitCell:
+        return self.crystal.cell
+
+    def with_parameters(self, xyz, B, w) -> Crystal:
+        """The crystal at these coordinates, B factors and log odds of conformers."""
+        occupancy = self.conformers.occupancy(w, self.crystal.occupancy)
+        return replace(self.crystal, xyz=xyz, B=B, occupancy=occupancy)
+
+    def F_atoms(self, xyz, B, w) -> torch.Tensor:
+        """Structure factors of the atoms, (hkl,) complex128; remembered while nothing moves."""
+        if any(x.requires_grad for x in (xyz, B, w)):
+            return structure_factors(self.with_parameters(xyz, B, w), plan=self.plan).to(torch.complex128)
+        last = self._kept.get("at")
+        if last is None or any(
+            a is not b and not torch.equal(a, b) for a, b in zip(last, (xyz, B, w), strict=True)
+        ):
+            with torch.no_grad():
+                F = structure_factors(self.with_parameters(xyz, B, w), plan=self.plan).to(torch.complex128)
+            self._kept.update(at=(xyz.clone(), B.clone(), w.clone()), F=F)
+        return self._kept["F"]
+
+    def moved(self, xyz, B, w) -> "AtomicModel":
+        """The model to go on from after atoms have moved: contacts, solvent mask and plan made again."""
+        crystal = self.with_parameters(xyz.detach(), B.detach(), w.detach())
+        plan = replace(
+            prepare(crystal, self.plan.hkl, self.plan.rel_error),
+            factors=self.plan.factors,
+            anomalous=self.plan.anomalous,
+        )
+        return replace(
+            self, crystal=crystal, restraints=self.restraints.refresh(crystal.xyz), plan=plan,
+            F_mask=SolventMask(self.plan.hkl)(crystal), _kept={},
+        )  # fmt: skip
+
+    def resolution_bumps(self, n: int) -> torch.Tensor:
+        """`n` smooth bumps over s², (hkl, n), that sum to one everywhere."""
+        phi = bumps(self.stol2, n, (float(self.stol2.min()), float(self.stol2.max())))
+        return phi / phi.sum(1, keepdim=True)
+
+    def aniso_basis(self) -> torch.Tensor:
+        """Orthonormal traceless tensors that the point group allows, (n, 6) in order 11 22 33 12 13 23."""
+        free = torch.eye(6, dtype=torch.float64)
+        free[:3, :3] -= 1 / 3
+        kept = symmetrize(free, self.crystal.cell, self.crystal.spacegroup)
+        U, S, _ = torch.linalg.svd(kept.T)
+        return U[:, S > 1e-6].T
+
+    def anisotropy(self, b: torch.Tensor) -> torch.Tensor:
+        """exp(-sᵀ B s / 4), (hkl,), for coefficients b (n,) of `aniso_basis`, Å²."""
+        return anisotropic_scale(b @ self.aniso_basis(), self.plan.hkl, self.crystal.cell)

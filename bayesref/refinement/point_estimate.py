@@ -1,0 +1,209 @@
+"""The most probable structure: cycles of scale, errors of the model, and atoms.
+
+    scale      k, anisotropy, solvent, D          L-BFGS on the work set, atoms held
+    errors     β(s)                               L-BFGS on the free set; without one, on the work set, then × n/(n - p)
+    atoms      xyz, log B, conformers             L-BFGS preconditioned by restraint Hessian + diagonal of the data
+    contacts, solvent mask, grid                  made again where atoms have moved
+
+p = tr[H_data H⁻¹] is the number of parameters that the data determine: a fit with p of them explains the errors of
+n work reflections too well by that factor (MacKay, 1992, Neural Comput. 4, 415, eq. 4.9).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse as sparse
+import torch
+
+from bayesref.guides.latents import AMPLITUDE
+from bayesref.refinement.curvature import Factor, data_blocks, precision
+from bayesref.refinement.lbfgs import minimize
+from bayesref.refinement.target import ATOMS, Target
+from bayesref.refinement.temperature import temperatures
+
+MIN_FREE = 100  # reflections; below, errors are learned from the work set
+MAX_STEP = 0.25  # Å, or of log B
+
+
+@dataclass(frozen=True, eq=False)
+class PointEstimate:
+    """Where a refinement ended.
+
+    Attributes
+    ----------
+    target : Target with the atomic model of the last cycle
+    z : (latent,)
+    history : one dict per cycle
+    reason : why it stopped
+    determined : p, number of parameters that the data determine
+    """
+
+    target: Target
+    z: torch.Tensor
+    history: list = field(default_factory=list)
+    reason: str = ""
+    determined: float = float("nan")
+
+
+def start(target: Target) -> torch.Tensor:
+    """z of the model as given, every other site at the median of its prior."""
+    values = target.latents.unpack(target.latents.start())
+    crystal, conformers = target.atoms.crystal, target.atoms.conformers
+    mine = {"xyz": crystal.xyz, "B": crystal.B.clamp(min=1.0), "w": conformers.log_odds(crystal.occupancy)}
+    return target.latents.pack({**values, **{k: v for k, v in mine.items() if k in values}})
+
+
+def error_sites(target: Target, z) -> list[str]:
+    """Sites on which the variance of the amplitudes depends."""
+    values = {k: v.detach().requires_grad_() for k, v in target.latents.unpack(z).items() if k not in ATOMS}
+    atoms = {k: v.detach() for k, v in target.latents.unpack(z).items() if k in ATOMS}
+    V = target.trace({**atoms, **values}).nodes[AMPLITUDE]["fn"].scatter
+    grads = torch.autograd.grad(V.sum(), list(values.values()), allow_unused=True)
+    return [k for k, g in zip(values, grads, strict=True) if g is not None and bool((g != 0).any())]
+
+
+def fit_sites(target: Target, z, names, rows=None, steps=25) -> torch.Tensor:
+    """z with the sites `names` at their best on these reflections (default: work set), the others held."""
+    where = target.latents.columns(names)
+
+    def f(x):
+        new = z.clone()
+        new[where] = torch.from_numpy(x)
+        value, grad = target.value_and_grad(new, names, rows)
+        return -value, -grad[where].numpy()
+
+    result = scipy.optimize.minimize(
+        f,
+        z[where].numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": steps, "ftol": 1e-9, "gtol": 1e-2},
+    )
+    z = z.clone()
+    z[where] = torch.from_numpy(result.x)
+    return z
+
+
+def fit_globals(target: Target, z, determined=0.0, rounds=2) -> torch.Tensor:
+    """Scale sites on the work set and error sites on the free set, in turn."""
+    errors = error_sites(target, z)
+    scales = [k for k in target.globals if k not in errors]
+    free = target.data.free
+    enough = int(free.sum()) >= MIN_FREE
+    for _ in range(rounds):
+        z = fit_sites(target, z, errors, free if enough else None)
+        z = fit_sites(target, z, scales)
+    z = fit_sites(target, z, errors, free if enough else None)
+    if not enough and determined > 0 and "error" in errors:
+        n = int((~free).sum())
+        values = target.latents.unpack(z)
+        values["error"] = values["error"] * n / max(n - determined, 0.2 * n)
+        z = target.latents.pack(values)
+    return z
+
+
+def _atom_rows(target):
+    """Places in z of (x, y, z, log B) of each atom, (4 atom,), and of the conformers' log odds."""
+    sites = target.latents.sites
+    n = len(target.atoms.crystal)
+    xyz = torch.arange(sites["xyz"].where.start, sites["xyz"].where.stop).reshape(n, 3)
+    B = torch.arange(sites["B"].where.start, sites["B"].where.stop)[:, None]
+    w = torch.arange(sites["w"].where.start, sites["w"].where.stop) if "w" in sites else torch.zeros(0).long()
+    return torch.cat([xyz, B], 1).reshape(-1), w
+
+
+def fit_atoms(target: Target, z, steps: int, tolerance: float):
+    """z with all atoms moved uphill; returns it, the decrement at the last step, the value, evaluations."""
+    P = precision(target, z, cutoff=0.0)
+    # Levenberg's damping: far from the optimum the quadratic model holds for a step of this size, not beyond
+    factor = Factor((P + sparse.identity(P.shape[0]) / MAX_STEP**2).tocsc())
+    mine, w = _atom_rows(target)
+    rows = torch.cat([mine, w])
+    n = len(mine)
+    odds = 1 / max(1.0, len(target.data.value) / 500)  # log odds are known to about this variance
+
+    def solve(g):
+        return np.concatenate([factor.solve(g[:n]), odds * g[n:]])
+
+    def f(x):
+        new = z.clone()
+        new[rows] = torch.from_numpy(x)
+        value, grad = target.value_and_grad(new, [k for k in ATOMS if k in target.latents.sites])
+        return -value, -grad[rows].numpy()
+
+    found = minimize(f, z[rows].numpy(), solve, steps, MAX_STEP, tolerance)
+    z = z.clone()
+    z[rows] = torch.from_numpy(found.z)
+    return z, found
+
+
+def determined_by_data(target: Target, z, factor: Factor, cutoff: float, n_draws=24, seed=0) -> float:
+    """p = tr[H_data H⁻¹], by draws of Normal(0, H⁻¹)."""
+    diagonal, pairs, blocks = data_blocks(target, z, cutoff)
+    x = factor.draw(n_draws, np.random.default_rng(seed)).reshape(n_draws, -1, 4)
+    p = np.einsum("dia,iab,dib->", x, diagonal, x)
+    if len(pairs):
+        p += 2 * np.einsum("dpa,pab,dpb->", x[:, pairs[:, 0]], blocks, x[:, pairs[:, 1]])
+    return float(p / n_draws)
+
+
+def refine_point(
+    target: Target, cycles=12, steps=12, tolerance=1.0, report: Callable = lambda row: None
+) -> PointEstimate:
+    """Cycles until one gains less than `tolerance` log units per thousand reflections.
+
+    Parameters
+    ----------
+    cycles : at most so many
+    steps : L-BFGS steps of the atoms in each
+    report : called with each row of the history
+    """
+    z, history, begin = start(target), [], time.monotonic()
+    determined, reason = 0.0, "all cycles asked for are done"
+    for cycle in range(cycles):
+        z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1)
+        z, found = fit_atoms(target, z, steps, 0.5)
+        row = _row(target, z, cycle, found, time.monotonic() - begin)
+        history.append(row)
+        report(row)
+        values = target.latents.unpack(z)
+        target = replace(target, atoms=target.atoms.moved(values["xyz"], values["B"], values["w"]))
+        factor = Factor(precision(target, z, 0.0))
+        target = replace(target, atoms=replace(target.atoms, temperature=temperatures(target, z, factor)))
+        if int(target.data.free.sum()) < MIN_FREE:
+            determined = determined_by_data(target, z, factor, 0.0)
+        if (
+            cycle > 2
+            and abs(row["moved"]) < 0.01
+            and found.decrement < 2 + tolerance * 1e-3 * len(target.data.value)
+        ):
+            reason = f"the last cycle moved atoms by {row['moved']:.3f} Å rms"
+            break
+    z = fit_globals(target, z, determined, rounds=1)
+    return PointEstimate(target, z, history, reason, determined)
+
+
+def _row(target, z, cycle, found, seconds):
+    """R factors and progress after a cycle."""
+    values = target.latents.unpack(z)
+    moved = float((values["xyz"] - target.atoms.crystal.xyz).square().sum(1).mean().sqrt())
+    return {
+        "cycle": cycle, **r_factors(target, z), "log_joint": -found.value, "gain": found.decrement, "moved": moved,
+        "evaluations": found.evaluations, "seconds": seconds,
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def r_factors(target: Target, z) -> dict[str, float]:
+    """Σ | |F_obs| - G | / Σ |F_obs| of the work set, "R", and of the free set, "R_free" (NaN without one)."""
+    d = target.data
+    G, _ = target.expected(target.latents.unpack(z))
+    difference, Fo = (d.F_obs - G).abs(), d.F_obs
+    sets = {"R": ~d.free, "R_free": d.free}
+    return {
+        k: float(difference[r].sum() / Fo[r].sum()) if bool(r.any()) else float("nan")
+        for k, r in sets.items()
+    }

@@ -1,0 +1,166 @@
+"""The posterior of a structure: a Gaussian whose precision follows the bond graph, with global modes.
+
+    (a, g) ~ Normal(m, [[P, C], [Cᵀ, Q]]⁻¹)       a: x, y, z, log B of every atom;  g: scale, solvent, conformers
+    g ~ Normal(m_g, (Q - Cᵀ P⁻¹ C)⁻¹),   a | g ~ Normal(m_a - P⁻¹ C (g - m_g), P⁻¹)
+    e ~ Normal(m_e, E⁻¹)                           e: errors of the model, from the reflections that they are fitted to
+
+P is sparse: restraints between bonded and touching atoms, and the data's information about neighbours
+(`curvature`). C and Q are differences of the exact gradient, so that the uncertainty of scale, solvent and
+occupancy reaches every atom. A mean field has diag(P) in place of P, which takes bonded atoms for independent.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from bayesref.inference.curvature import inverse_root
+from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.curvature import Factor, precision, resolution_cutoff
+from bayesref.refinement.point_estimate import MIN_FREE, PointEstimate, _atom_rows, error_sites
+from bayesref.refinement.target import Target
+
+STEP = 0.02  # of a difference in a global latent: logarithms and Å² known to a few per cent
+
+
+@dataclass(frozen=True, eq=False)
+class StructurePosterior:
+    """Gaussian posterior of all latents of a refinement.
+
+    Attributes
+    ----------
+    target : Target at the point estimate
+    mean : (latent,), the point estimate
+    atom_rows, global_rows, error_rows : places in z, int64
+    factor : of P
+    coupling : (4 atom, global) P⁻¹ C
+    root : (global, global), L with L Lᵀ the covariance of g
+    error_root : (error, error), the same of e
+    determined : number of parameters that the data determine
+    history, reason : of the point estimate
+    """
+
+    target: Target
+    mean: torch.Tensor
+    atom_rows: torch.Tensor
+    global_rows: torch.Tensor
+    error_rows: torch.Tensor
+    factor: Factor
+    coupling: np.ndarray
+    root: torch.Tensor
+    error_root: torch.Tensor
+    determined: float
+    history: list
+    reason: str
+
+    def draw(self, n: int, seed: int = 0) -> torch.Tensor:
+        """Draws of z, (draw, latent)."""
+        g = torch.Generator().manual_seed(seed)
+        z = self.mean.repeat(n, 1)
+        dg = torch.randn(n, len(self.global_rows), generator=g, dtype=z.dtype) @ self.root.T
+        da = self.factor.draw(n, np.random.default_rng(seed)) - dg.numpy() @ self.coupling.T
+        z[:, self.atom_rows] += torch.from_numpy(da)
+        z[:, self.global_rows] += dg
+        de = torch.randn(n, len(self.error_rows), generator=g, dtype=z.dtype) @ self.error_root.T
+        z[:, self.error_rows] += de
+        return z
+
+    def sites(self, n: int = 200, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Draws of each site in its own units, {name: (draw, ...)}, and of occupancies."""
+        draws = [self.target.latents.unpack(z) for z in self.draw(n, seed)]
+        out = {k: torch.stack([d[k] for d in draws]) for k in self.target.latents.sites}
+        crystal, conformers = self.atoms.crystal, self.atoms.conformers
+        out["occupancy"] = torch.stack([conformers.occupancy(w, crystal.occupancy) for w in out["w"]])
+        return out
+
+    @property
+    def atoms(self) -> AtomicModel:
+        return self.target.atoms
+
+    @property
+    def values(self) -> dict[str, torch.Tensor]:
+        """Sites at the mean."""
+        return self.target.latents.unpack(self.mean)
+
+    @cached_property
+    def crystal(self):
+        """The crystal at the mean."""
+        v = self.values
+        return self.atoms.with_parameters(v["xyz"], v["B"], v["w"])
+
+    @cached_property
+    def esd(self) -> dict[str, torch.Tensor]:
+        """Standard deviations of xyz (atom, 3), B and occupancy (atom,), in their units, from 400 draws."""
+        s = self.sites(400, seed=1)
+        return {k: s[k].std(0) for k in ("xyz", "B", "occupancy")}
+
+
+def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> StructurePosterior:
+    """Laplace's approximation about a point estimate, in the structured form above.
+
+    Parameters
+    ----------
+    mean_field : keep only the diagonal of P and drop C: for comparison, not for use
+    """
+    target, z = estimate.target, estimate.z
+    rows, _ = _atom_rows(target)
+    errors = error_sites(target, z)
+    error_rows = target.latents.columns(errors)
+    taken = torch.cat([rows, error_rows])
+    global_rows = torch.tensor(sorted(set(range(len(z))) - set(taken.tolist())), dtype=torch.int64)
+    cutoff = 0.0 if mean_field else resolution_cutoff(target.atoms)
+    factor = _factor(target, z, cutoff, mean_field)
+    H = _difference_rows(target, z, global_rows)  # (global, latent)
+    C = H[:, rows].numpy().T
+    Q = H[:, global_rows]
+    coupling = np.zeros_like(C) if mean_field else factor.solve(np.ascontiguousarray(C))
+    S = Q - torch.from_numpy(C.T @ coupling)
+    free = target.data.free
+    use = free if int(free.sum()) >= MIN_FREE else None
+    E = _difference_rows(target, z, error_rows, errors, use)[:, error_rows]
+    return StructurePosterior(
+        target, z, rows, global_rows, error_rows, factor, coupling, inverse_root(S), inverse_root(E),
+        estimate.determined, estimate.history, estimate.reason,
+    )  # fmt: skip
+
+
+def _factor(target, z, cutoff, mean_field):
+    """Factor of P; where cutting the data's pairs off has made it indefinite, of P with those pairs scaled down."""
+    P = precision(target, z, cutoff)
+    if mean_field:
+        from scipy.sparse import diags
+
+        return Factor(diags(P.diagonal()).tocsc())
+    try:
+        return Factor(P)
+    except (np.linalg.LinAlgError, RuntimeError):
+        local = precision(target, z, 0.0)
+        for share in (0.9, 0.75, 0.5, 0.0):
+            try:
+                return Factor((share * P + (1 - share) * local).tocsc())
+            except (np.linalg.LinAlgError, RuntimeError):
+                continue
+        raise
+
+
+def _difference_rows(target, z, columns, sites=None, reflections=None):
+    """Rows of -∂² log p/∂z² by central differences of the gradient, (column, latent)."""
+    out = torch.zeros(len(columns), len(z), dtype=z.dtype)
+    for i, k in enumerate(columns.tolist()):
+        e = torch.zeros_like(z)
+        e[k] = STEP
+        up = target.value_and_grad(z + e, sites, reflections)[1]
+        down = target.value_and_grad(z - e, sites, reflections)[1]
+        out[i] = (down - up) / (2 * STEP)
+    return out
+
+
+def mean_field(posterior: StructurePosterior) -> StructurePosterior:
+    """The same posterior with all parameters taken for independent."""
+    return structure_posterior(
+        PointEstimate(
+            posterior.target, posterior.mean, posterior.history, posterior.reason, posterior.determined
+        ),
+        True,
+    )

@@ -1,0 +1,105 @@
+"""Priors of atoms: stereochemistry of the coordinates, similarity of the B factors.
+
+    log p(xyz) = Σ restraints log p(bond), log p(angle), ... + const        each a density with its own σ
+               + Σ loose atoms log Normal(x; x₀, LOOSE)                     x₀: the model as given
+    log p(B)   = Σ atoms log Normal(log B; log B̄, s) + Σ bonds log Normal(log B_i - log B_j; 0, σ) + const
+
+A loose atom has no bond, as a water: what is known of it beforehand is where the model has it, to half an ångström.
+Without that it would wander to any peak of noise that its own density does not hold it from.
+Products of densities of overlapping quantities have no known constant, nor can they be drawn from directly;
+a posterior needs neither. `mean` is where a fit starts.
+"""
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch.distributions import constraints
+
+LOOSE = 0.5  # Å
+B_SPREAD = 1.0  # s: B factors of one crystal differ from their typical value by a factor e or so
+
+
+class _Energy(torch.autograd.Function):
+    """log p(xyz) of one set of coordinates by the compiled value and gradient."""
+
+    @staticmethod
+    def forward(xyz, restraints):
+        value, slope = restraints.value_and_grad(xyz.detach().numpy())
+        return xyz.new_tensor(value), torch.from_numpy(slope)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        return grad * ctx.saved_tensors[0], None
+
+
+class _AtomPrior(TorchDistribution):
+    """A density over all atoms at once, known but for its constant."""
+
+    arg_constraints = {}  # noqa: RUF012  the name and type are torch's
+
+    def __init__(self, restraints, start, temperature):
+        self.restraints, self.start, self.temperature = restraints, start, temperature
+        super().__init__(event_shape=start.shape, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        if torch.Size(batch_shape) != self.batch_shape:
+            raise NotImplementedError("Atoms are sampled once, not over a plate.")
+        return self
+
+    @property
+    def mean(self):
+        """Where a fit starts."""
+        return self.start
+
+    def sample(self, sample_shape=torch.Size()):  # noqa: B008  an immutable default, as torch has it
+        """The start: draws of such a density need a Markov chain."""
+        return self.start.expand(self._extended_shape(sample_shape))
+
+
+class Stereochemistry(_AtomPrior):
+    """Coordinates (atom, 3), Å, under geometric restraints.
+
+    Parameters
+    ----------
+    restraints : `bayesref.restraints` of these atoms
+    start : (atom, 3), Å
+    temperature : τ², by which log p of the restraints is divided
+    reference : (atom, 3), Å, x₀
+    loose : (atom,) bool
+    """
+
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(self, restraints, start, temperature, reference, loose):
+        super().__init__(restraints, start, temperature)
+        self.reference, self.loose = reference[loose], loose
+
+    def log_prob(self, value):
+        """log p(xyz) + const, (*sample,)."""
+        near = -0.5 * ((value[..., self.loose, :] - self.reference) / LOOSE).square().sum((-1, -2))
+        if value.ndim == 2 and value.dtype == torch.float64:
+            return near + _Energy.apply(value.contiguous(), self.restraints)[0] / self.temperature
+        return near + self.restraints.log_prob(value) / self.temperature
+
+
+class Thermal(_AtomPrior):
+    """B factors (atom,), Å², similar along bonds.
+
+    Parameters
+    ----------
+    restraints : `bayesref.restraints` of these atoms
+    start : (atom,), Å²; their median is B̄
+    temperature : τ², by which log p of the restraints is divided
+    """
+
+    support = constraints.independent(constraints.positive, 1)
+
+    def log_prob(self, value):
+        """log p(B) + const, (*sample,)."""
+        x = value.log()
+        level = ((x - self.start.median().log()) / B_SPREAD) ** 2
+        return self.restraints.log_density_B(value) / self.temperature - (0.5 * level + x).sum(-1)

@@ -1,0 +1,128 @@
+"""Refinement in one call: from a crystal, its dictionary and merged data to the posterior of a structure.
+
+    posterior = refine(crystal, data, library)
+    posterior.crystal, posterior.esd["xyz"], posterior.draw(100)
+
+Steps: structure factors checked against direct summation, overall B from the Wilson plots of data and model, chains
+as rigid bodies where asked, cycles of `point_estimate`, and the Gaussian posterior about their end.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import gemmi
+import torch
+
+from bayesref._checks import InputError
+from bayesref.crystal.atoms import Crystal
+from bayesref.distributions.falloff import wilson_sigma
+from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.point_estimate import refine_point, start
+from bayesref.refinement.posterior import StructurePosterior, structure_posterior
+from bayesref.refinement.rigid_body import fit_bodies
+from bayesref.refinement.target import Target
+from bayesref.restraints.occupancy import occupancy_groups
+from bayesref.restraints.restraints import build_restraints
+from bayesref.structure_factors.calculate import self_check, structure_factors
+
+B_RANGE = (2.0, 300.0)  # Å²: what the overall shift of B may not leave
+
+
+def mean_intensity(data) -> torch.Tensor:
+    """⟨F²/ε⟩ of merged data at the resolution of each reflection, (hkl,), smooth; the free set counts too."""
+    I, SIGI = data.value, data.sigma
+    if data.kind == "F":
+        I, SIGI = data.value**2 + data.sigma**2, 2 * data.value.clamp(min=data.sigma) * data.sigma
+    return wilson_sigma(I, SIGI, data.asu.stol2, data.asu.epsilon, data.asu.centric)
+
+
+def shift_B(crystal: Crystal, data, Sigma: torch.Tensor) -> Crystal:
+    """The crystal with all B moved by what the Wilson plots of data and model differ, where this is above 1 Å²."""
+    with torch.no_grad():
+        F2 = structure_factors(crystal, data.asu.hkl, rel_error=1e-2).abs().double() ** 2 / data.asu.epsilon
+    s2 = data.asu.stol2
+    order = s2.argsort().tensor_split(20)
+    high = [
+        rows for rows in order if float(s2[rows].mean()) > float(s2.median()) / 2
+    ]  # solvent shapes the rest
+    x = torch.stack([s2[r].mean() for r in high])
+    y = torch.stack([(Sigma[r].mean() / F2[r].mean()).log() for r in high])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    delta = -0.5 * float(slope)  # amplitudes squared fall as exp(-2 B s²)
+    if abs(delta) < 1:
+        return crystal
+    return replace(crystal, B=(crystal.B + delta).clamp(*B_RANGE))
+
+
+def isotropic(crystal: Crystal) -> Crystal:
+    """The crystal with B = 8π² U_eq in place of anisotropic U."""
+    if crystal.U is None:
+        return crystal
+    return replace(crystal, U=None, anisotropic=torch.zeros(len(crystal), dtype=torch.bool))
+
+
+def refine(
+    crystal: Crystal,
+    data,
+    library: gemmi.MonLib,
+    page: Callable | None = None,
+    *,
+    unrestrained=(),
+    rigid_body: bool = False,
+    cycles: int = 15,
+    rel_error: float = 1e-3,
+    table="it92",
+    wavelength: float | None = None,
+    report: Callable = lambda row: None,
+    note: Callable = lambda text: None,
+) -> StructurePosterior:
+    """Posterior of coordinates, B factors, conformers, scale, solvent and errors given merged data.
+
+    Parameters
+    ----------
+    crystal : of one model, see `read_structure`
+    data : MergedData
+    library : monomers and links, see `bayesref.restraints.dictionary`
+    page : Pyro model `page(data, atoms)`; default `models/refine.py`
+    unrestrained : names of residues to leave without restraints
+    rigid_body : move chains as rigid bodies first
+    cycles : at most so many
+    rel_error, table, wavelength : of the structure factors
+    report : called with each row of the history
+    note : called with each thing that the user should know
+
+    Raises
+    ------
+    InputError : bad parameters, an unknown residue, or structure factors that fail their check
+    """
+    if page is None:
+        from bayesref.models.refine import model as page
+    crystal = isotropic(crystal)
+    restraints = build_restraints(crystal, library, unrestrained=unrestrained)
+    Sigma = mean_intensity(data)
+    shifted = shift_B(crystal, data, Sigma)
+    if shifted is not crystal:
+        change = float((shifted.B - crystal.B).median())
+        note(f"B factors were moved by {change:+.1f} Å² to the fall-off of the data.")
+    atoms = AtomicModel.of(
+        shifted, restraints, occupancy_groups(crystal), data, Sigma, rel_error, table, wavelength
+    )
+    check = self_check(shifted, atoms.plan)
+    note(f"Structure factors against direct summation: {check}.")
+    if not check.ok:
+        raise InputError(f"The structure factors are off: {check}. Ask for a smaller --rel-error.")
+    target = Target.of(page, data, atoms)
+    if rigid_body:
+        target = _as_bodies(target, note)
+    return structure_posterior(refine_point(target, cycles, report=report))
+
+
+def _as_bodies(target: Target, note) -> Target:
+    z, motion = fit_bodies(target, start(target))
+    values = target.latents.unpack(z)
+    shift, angle = motion[:, 3:].norm(dim=1), motion[:, :3].norm(dim=1) * 180 / torch.pi
+    note(
+        f"Rigid bodies: {len(motion)} moved by up to {float(shift.max()):.2f} Å and {float(angle.max()):.2f}°."
+    )
+    atoms = target.atoms.moved(values["xyz"], values["B"], values["w"])
+    return replace(target, atoms=replace(atoms, reference=atoms.crystal.xyz.clone()))
