@@ -105,7 +105,7 @@ def refresh_offsets(riding: Riding, xyz: torch.Tensor, monlib: gemmi.MonLib, unr
 
 def _parents(topo, structure: gemmi.Structure) -> list[int]:
     """For each hydrogen of the structure, in order, the number of its parent among the other atoms, in order."""
-    heavy_row = {}
+    heavy_row: dict[int, int] = {}
     for number, cra in enumerate(structure[0].all(), start=1):
         cra.atom.serial = number
         if not cra.atom.is_hydrogen():

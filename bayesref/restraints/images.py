@@ -72,9 +72,9 @@ def neighbours(xyz: np.ndarray, cell, spacegroup, radius: float):
             image.append(np.full(int(keep.sum()), len(operators)))
             distance.append(d[keep])
             operators.append(op)
-    atoms, image, distance = np.concatenate(atoms), np.concatenate(image), np.concatenate(distance)
-    keep = _once(atoms, image, operators, spacegroup)
-    return atoms[keep], image[keep], distance[keep], operators
+    pair, which, length = (np.concatenate(c) for c in (atoms, image, distance))
+    keep = _once(pair, which, operators, spacegroup)
+    return pair[keep], which[keep], length[keep], operators
 
 
 def _once(atoms, image, operators, spacegroup) -> np.ndarray:

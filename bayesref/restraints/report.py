@@ -123,8 +123,8 @@ def geometry_report(
         d = value - target
         Z = d / sigma
         n = len(Z)
-        rms = [math.sqrt(float(x.square().mean())) if n else 0.0 for x in (d * scale, Z)]
-        deviations.append(Deviation(kind, UNITS[kind], n, *rms, int((Z.abs() > 4).sum())))
+        rmsd, rmsZ = (math.sqrt(float(x.square().mean())) if n else 0.0 for x in (d * scale, Z))
+        deviations.append(Deviation(kind, UNITS[kind], n, rmsd, rmsZ, int((Z.abs() > 4).sum())))
         atoms = getattr(restraints, kind).atoms
         for i in Z.abs().topk(min(n_worst, n)).indices.tolist():
             names = tuple(restraints.name[a] for a in atoms[i].tolist() if a >= 0)

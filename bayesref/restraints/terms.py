@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 
+@dataclass(frozen=True)
 class Table:
     """What the tables share; every field is a tensor whose first axis counts the restraints."""
 
@@ -17,11 +18,11 @@ class Table:
 
     def to(self, device):
         """The same table on a device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def pick(self, which: torch.Tensor):
         """The rows `which`, (n,) bool or int."""
-        return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
 
 @dataclass(frozen=True)
