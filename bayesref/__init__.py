@@ -26,6 +26,7 @@ _HOME = {
     "back_project": "fourier",
     "build_restraints": "restraints.restraints",
     "draw_density": "fourier.draw",
+    "fcalc": "structure_factors.calculate",
     "fit": "inference.fit",
     "fourier_shell_correlation": "fourier.particles",
     "fourier_volume": "fourier",
@@ -44,12 +45,12 @@ _HOME = {
     "self_check": "structure_factors.calculate",
     "simulate_images": "fourier.simulate",
     "simulate_merge": "data.simulate",
-    "structure_factors": "structure_factors.calculate",
     "to_fourier": "fourier",
     "to_real": "fourier",
     "write_structure": "io.structure",
 }
 _MODULES = {"dist": "distributions"}
+_NAMES = {"fcalc": "structure_factors"}  # the function; the folder of that name would hide it
 
 __version__ = "0.1.0"
 __all__ = [*_HOME, *_MODULES]
@@ -57,7 +58,7 @@ __all__ = [*_HOME, *_MODULES]
 
 def __getattr__(name):
     if name in _HOME:
-        value = getattr(importlib.import_module(f"bayesref.{_HOME[name]}"), name)
+        value = getattr(importlib.import_module(f"bayesref.{_HOME[name]}"), _NAMES.get(name, name))
     elif name in _MODULES:
         value = importlib.import_module(f"bayesref.{_MODULES[name]}")
     else:
