@@ -104,3 +104,9 @@ def test_a_batch_of_models(molecules, shaken):
             torch.testing.assert_close(both[kind][k], one[kind])
     total = restraints.log_prob(batch, torch.full((2, 12), 20.0, dtype=torch.float64))
     torch.testing.assert_close(total, torch.stack(list(both.values())).sum(0))
+
+
+def test_other_devices_give_the_same(molecules, shaken, device):
+    moved = molecules[1].to(device).log_density(shaken.to(device))
+    for kind, value in molecules[1].log_density(shaken).items():
+        torch.testing.assert_close(moved[kind].cpu(), value)
