@@ -95,10 +95,12 @@ class GeometryReport:
             for d in self.deviations
         ]
         lines.append(f"clashes {len(self.clashes)}, {self.clashscore:.1f} per 1000 atoms")
-        lines.append(f"Ramachandran: {100 * self.favoured:.1f} % favoured, {len(self.outliers)} outliers")
+        if math.isfinite(self.favoured):
+            lines.append(f"Ramachandran: {100 * self.favoured:.1f} % favoured, {len(self.outliers)} outliers")
         lines += [f"  {name} φ {phi:.0f} ψ {psi:.0f}" for name, phi, psi in self.outliers]
         lines += [f"cis peptide {a} - {b}, ω {omega:.0f}" for a, b, omega in self.cis_peptides]
-        lines.append(f"log B of bonded atoms differs by {self.rms_log_B:.2f} (rms)")
+        if math.isfinite(self.rms_log_B):
+            lines.append(f"log B of bonded atoms differs by {self.rms_log_B:.2f} (rms)")
         lines += [f"no restraints: {n} {name}" for name, n in self.unrestrained.items()]
         lines += [f"not in its description: {name}" for name in self.unknown_atoms]
         lines += [
