@@ -23,6 +23,8 @@ from bayesref.restraints.terms import Angles, Bonds, Chirals, Planes, Torsions, 
 
 CHIRAL_SIGMA = 0.2  # Å³, the convention of REFMAC and servalcat
 PLANE_SIGMA = 0.02  # Å, where the dictionary gives none
+# gemmi describes a link of the file that has no description by radii and hybridisation, with the σ of a known one.
+GUESS = 3
 FAR = 2  # a bond this many times too long joins other copies of its atoms
 FREE_TORSIONS = ("phi", "psi")
 RADIAN = math.pi / 180
@@ -77,20 +79,24 @@ def read_topology(crystal, monlib: gemmi.MonLib, unrestrained=(), hydrogens: str
     model = structure[0]
     check_described(model, monlib, unrestrained)
     messages: list[str] = []
+    described = set(monlib.links)
     topo = gemmi.prepare_topology(structure, monlib, warnings=messages.append)
     keep = _Filter(crystal, model, unrestrained, hydrogens == "present")
     everything = _Filter(crystal, model, (), True)
     types = _energy_types(topo, len(crystal))
     free = Counter(r.name for chain in model for r in chain if r.name in set(unrestrained))
-    bonds, operators = _bonds(topo, keep, structure.cell)
+    guessed = {
+        (r.rkind, r.index) for link in topo.extras if link.link_id not in described for r in link.link_rules
+    }
+    bonds, operators = _bonds(topo, keep, structure.cell, guessed)
     return Topology(
         bonds,
-        _angles(topo, keep),
+        _angles(topo, keep, guessed),
         _torsions(topo, keep, _near(bonds.atoms.tolist())),
         _chirals(topo, keep),
         _planes(topo, keep),
         operators,
-        _bonds(topo, everything, structure.cell)[0],
+        _bonds(topo, everything, structure.cell, guessed)[0],
         _planes(topo, everything),
         tuple(t or "" for t in types),
         dict(free),
@@ -163,7 +169,7 @@ class _Filter:
         return rows
 
 
-def _bonds(topo, keep, cell):
+def _bonds(topo, keep, cell, guessed):
     operators: dict[tuple, int] = {(0, (0, 0, 0)): 0}
     table = {}
     links = {r.index for link in topo.extras for r in link.link_rules if r.rkind == gemmi.RKind.Bond}
@@ -177,7 +183,8 @@ def _bonds(topo, keep, cell):
             asu = gemmi.Asu.Different if math.isnan(length) else gemmi.Asu.Any
             near = cell.find_nearest_image(bond.atoms[0].pos, bond.atoms[1].pos, asu)
             image = operators.setdefault((near.sym_idx, tuple(near.pbc_shift)), len(operators))
-        table[(*rows, image)] = (bond.restr.value, bond.restr.esd)
+        wider = GUESS if (gemmi.RKind.Bond, number) in guessed else 1
+        table[(*rows, image)] = (bond.restr.value, wider * bond.restr.esd)
     columns = list(table.values())
     return Bonds(
         integers([k[:2] for k in table], 2),
@@ -187,14 +194,15 @@ def _bonds(topo, keep, cell):
     ), tuple(operators)
 
 
-def _angles(topo, keep) -> Angles:
+def _angles(topo, keep, guessed) -> Angles:
     rows, value, sigma = [], [], []
-    for angle in topo.angles:
+    for number, angle in enumerate(topo.angles):
         atoms = keep(angle.atoms)
         if atoms is not None and angle.restr.esd > 0:
             rows.append(atoms)
             value.append(angle.restr.value)
-            sigma.append(angle.restr.esd)
+            wider = GUESS if (gemmi.RKind.Angle, number) in guessed else 1
+            sigma.append(wider * angle.restr.esd)
     return Angles(integers(rows, 3), numbers(value) * RADIAN, numbers(sigma) * RADIAN)
 
 

@@ -113,6 +113,8 @@ def test_a_link_to_a_symmetry_copy(asu):
     restraints = build_restraints(c, dictionary())
     far = restraints.bonds.image > 0
     assert int(far.sum()) == 1
+    # Nobody described this link: gemmi's guess, with a wide σ.
+    assert float(restraints.bonds.sigma[far]) == pytest.approx(3 * 0.02)
     d = distance(c.xyz, restraints.bonds.atoms, restraints.bonds.image, restraints.images)
     torch.testing.assert_close(d[far], torch.tensor([1.5], dtype=torch.float64), atol=1e-6, rtol=0)
     pairs = {frozenset(p) for p in restraints.nonbonded.atoms[restraints.nonbonded.image > 0].tolist()}
