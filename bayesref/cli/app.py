@@ -20,6 +20,8 @@ COMMANDS = {
     "merge": ("merge", "command", "Data", "Merge unmerged intensities: posterior amplitudes."),
     "sf": ("sf", "sf", "Data", "Structure factors of a model."),
     "project": ("project", "project", "Data", "Density of a model from simulated particle images."),
+    "convert": ("convert", "convert", "Data", "Unmerged data of any format to an MTZ file."),
+    "validate": ("validate", "app", "Data", "Statistics of merged data: CC1/2, completeness and others."),
     "models": ("models", "app", "Models", "List, show and copy the model pages."),
     "simulate": ("simulate", "app", "Trial runs", "Simulate data with known truth."),
     "demo": (

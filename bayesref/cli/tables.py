@@ -8,7 +8,7 @@ from bayesref.inference.posterior import Posterior
 from bayesref.scaling.scale import Scale
 
 
-def table(title: str, *columns: str) -> Table:
+def table(title: str | None, *columns: str) -> Table:
     """A table whose first column is text and the others numbers."""
     t = Table(
         title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False

@@ -42,5 +42,17 @@ def write_mtz(table: rs.DataSet, path: str | Path) -> None:
         mtz.add_column(label, kind)
     mtz.set_data(np.column_stack([hkl.astype(np.float32), *(x for _, x in columns.values())]))
     mtz.history = ["Written by bayesref"]
+    if not table.merged:
+        _add_batches(mtz)
     with atomic_path(path) as temporary:
         mtz.write_to_file(str(temporary))
+
+
+def _add_batches(mtz: gemmi.Mtz) -> None:
+    """A header for each image: what tells CCP4 programs that a file is unmerged."""
+    for number in np.unique(mtz.column_with_label("BATCH").array) if "BATCH" in mtz.column_labels() else ():
+        batch = gemmi.Mtz.Batch()
+        batch.number = int(number)
+        batch.cell = mtz.cell
+        batch.dataset_id = mtz.datasets[-1].id
+        mtz.batches.append(batch)

@@ -30,14 +30,15 @@ def resolution_bins(dHKL, n_bins: int = N_BINS) -> tuple[np.ndarray, list[tuple[
     if not len(d):
         return np.zeros(0, dtype=int), [(np.nan, np.nan)] * n_bins
     edges = np.quantile(d, np.linspace(1, 0, n_bins + 1))
-    return _bin_of(d, edges), list(pairwise(edges))
+    return bin_of(d, edges), list(pairwise(edges))
 
 
-def _bin_of(d, edges):
+def bin_of(d, edges) -> np.ndarray:
+    """Bin of each d, Å; `edges` fall from dmax to dmin."""
     return np.clip(np.searchsorted(-edges, -d, side="right") - 1, 0, len(edges) - 2)
 
 
-def _by_bin(limits, bins, row) -> pd.DataFrame:
+def by_bin(limits, bins, row) -> pd.DataFrame:
     """A table with one row per bin and a last one for all; `row(chosen)` gives its figures by name."""
     everything = np.ones(len(bins), dtype=bool)
     chosen = [*(bins == k for k in range(len(limits))), everything]
@@ -94,7 +95,7 @@ def half_statistics(asu, halves, n_bins: int = N_BINS, dataset: int | None = Non
             figures["ccanom"] = _mean_known([_cc_anomalous(p, mates, mine) for p in pairs])
         return figures | calibration(_z(every))
 
-    return _by_bin(limits, bins, row)
+    return by_bin(limits, bins, row)
 
 
 def _wanted(asu, dataset):
@@ -184,8 +185,8 @@ def completeness(asu, amplitudes, n_bins: int = N_BINS, dataset: int = 0) -> pd.
             "I_over_SIGI": _mean((I / SIGI)[rows]),
         }
 
-    both = np.concatenate([_bin_of(d, edges) if len(d) else bins[:0], bins])
-    return _by_bin(limits, both, row)
+    both = np.concatenate([bin_of(d, edges) if len(d) else bins[:0], bins])
+    return by_bin(limits, both, row)
 
 
 def _possible(asu, d) -> np.ndarray:
@@ -232,4 +233,4 @@ def prediction_statistics(dHKL, I, I_pred, held_out=None, z=None, n_bins: int = 
         }
         return figures if z is None else figures | calibration(z[mine])
 
-    return _by_bin(limits, bins, row)
+    return by_bin(limits, bins, row)

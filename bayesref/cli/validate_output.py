@@ -1,0 +1,80 @@
+"""What `bayesref validate` prints, writes and draws."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from bayesref.cli.tables import _number, table
+from bayesref.io.atomic import atomic_path
+from bayesref.results.plots import write_plot
+from bayesref.results.validation_plots import resolution_plot
+
+
+def print_tables(title: str, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Tables by resolution, whose last row is for all."""
+    for name, t in short_names(tables).items():
+        columns = [c for c in t if c not in ("dmax", "dmin")]
+        shown = table(None, "d (Å)", *columns)
+        for i, row in enumerate(t.to_dict("records")):
+            last = i == len(t) - 1
+            label = "all" if last else f"{row['dmax']:.2f} - {row['dmin']:.2f}"
+            shown.add_row(label, *(_text(row[c]) for c in columns), style="bold" if last else None)
+        _print(f"{title}: {name}", shown)
+
+
+def _print(title, shown) -> None:
+    # A title of the table itself would be wrapped to the width of the columns.
+    console = Console(highlight=False)
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(shown, "")
+
+
+def _text(x) -> str:
+    return f"{x:,}" if isinstance(x, int) else _number(x)
+
+
+def print_rows(title: str, rows: pd.DataFrame) -> None:
+    """Any table whose first column is text or a number that names the row."""
+    shown = table(None, *map(str, rows.columns))
+    for row in rows.to_dict("records"):
+        first, *others = row.values()
+        shown.add_row(str(first), *(_text(x) for x in others))
+    _print(title, shown)
+
+
+def write_csv(tables: Mapping[str, pd.DataFrame], path: Path | None) -> None:
+    """All tables below one another, told apart by the column `file`; the row for all has `bin` = all."""
+    if path is None:
+        return
+    with atomic_path(path) as temporary:
+        parts = []
+        for name, t in tables.items():
+            bins = [*range(len(t) - 1), "all"] if "dmax" in t else range(len(t))
+            parts.append(t.assign(bin=list(bins), file=name))
+        data = pd.concat(parts)
+        data[["file", "bin", *(c for c in data if c not in ("file", "bin"))]].to_csv(temporary, index=False)
+
+
+def draw(figure, path: Path) -> None:
+    """PNG."""
+    write_plot(figure, path)
+
+
+def by_resolution(title: str, tables, columns: Mapping[str, str], csv: Path | None, png: Path | None) -> None:
+    """Print, write and draw tables by resolution."""
+    print_tables(title, tables)
+    write_csv(tables, csv)
+    if png:
+        draw(resolution_plot(short_names(tables), columns, title), png)
+
+
+def short_names(tables: Mapping) -> dict:
+    """The same by the shortest ends of their paths that differ."""
+    for n in range(1, 9):
+        names = [os.sep.join(Path(name).parts[-n:]) for name in tables]
+        if len(set(names)) == len(names):
+            return dict(zip(names, tables.values(), strict=True))
+    return dict(tables)
