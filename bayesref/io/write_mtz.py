@@ -33,7 +33,8 @@ def write_mtz(table: rs.DataSet, path: str | Path) -> None:
         key, spot_key = np.unique(symmetry.pack(hkl, bound), return_inverse=True)
         distinct, isym = symmetry.to_asu(symmetry.unpack(key, bound)[0], table.spacegroup)
         hkl = distinct[spot_key]
-        columns["M/ISYM"] = ("Y", isym[spot_key].astype(np.float32))
+        # CCP4 programs and gemmi expect it to be the fourth column.
+        columns = {"M/ISYM": ("Y", isym[spot_key].astype(np.float32))} | columns
     mtz = gemmi.Mtz(with_base=True)
     mtz.spacegroup = table.spacegroup
     mtz.add_dataset("bayesref")

@@ -87,7 +87,7 @@ def _ratio(a, b) -> float:
 
 def signal_table(table: ResultTable, limits) -> pd.DataFrame:
     """Mean I/SIGI and F/SIGF (those that the file has) by resolution, with a last row for all."""
-    pairs = [(k, s) for k in ("I", "F") for s in ("", "(+)", "(-)") if f"{k}{s}" in table.data]
+    pairs = [(k, s) for k in ("I", "F") for s in ("", "(+)", "(-)") if f"SIG{k}{s}" in table.data]
     data = {f"{k}_over_SIG{k}{s}": table.data[k + s] / table.data[f"SIG{k}{s}"] for k, s in pairs}
     bins = bins_of(table.data["d"], limits)
 
