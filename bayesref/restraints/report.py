@@ -70,6 +70,7 @@ class GeometryReport:
     rms_log_B : rms ratio of B factors of bonded atoms, as a difference of logarithms, where B > 0; NaN without
     unrestrained : residue name -> number of residues without restraints
     unknown_atoms : atoms that no description covers
+    missing_atoms : atoms that the model lacks; their neighbours may be reported as clashes
     """
 
     deviations: tuple[Deviation, ...]
@@ -82,6 +83,7 @@ class GeometryReport:
     rms_log_B: float
     unrestrained: dict[str, int] = field(default_factory=dict)
     unknown_atoms: tuple[str, ...] = ()
+    missing_atoms: tuple[str, ...] = ()
 
     def as_dict(self) -> dict:
         """Plain lists and numbers, for JSON."""
@@ -103,6 +105,9 @@ class GeometryReport:
             lines.append(f"log B of bonded atoms differs by {self.rms_log_B:.2f} (rms)")
         lines += [f"no restraints: {n} {name}" for name, n in self.unrestrained.items()]
         lines += [f"not in its description: {name}" for name in self.unknown_atoms]
+        if self.missing_atoms:
+            first = ", ".join(self.missing_atoms[:8]) + (" ..." if len(self.missing_atoms) > 8 else "")
+            lines.append(f"{len(self.missing_atoms)} atoms missing: {first}")
         lines += [
             f"  {w.kind:<10}{w.value:>9.3f} for {w.target:>9.3f}, Z {w.Z:>6.1f}  {' - '.join(w.atoms)}"
             for w in self.worst
@@ -144,6 +149,7 @@ def geometry_report(
         _rms_log_B(restraints, B),
         dict(restraints.topology.unrestrained),
         restraints.topology.unknown_atoms,
+        restraints.topology.missing_atoms,
     )
 
 

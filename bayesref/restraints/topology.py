@@ -43,6 +43,7 @@ class Topology:
     energy_type : (atom,) CCP4 energy type, "" where unknown
     unrestrained : residue name -> number of its residues that were left without restraints
     unknown_atoms : names of atoms that the description of their residue does not have
+    missing_atoms : atoms that a description has and the model lacks, without hydrogens; "A/THR 70/N"
     messages : what gemmi remarked
     """
 
@@ -57,6 +58,7 @@ class Topology:
     energy_type: tuple[str, ...]
     unrestrained: dict[str, int]
     unknown_atoms: tuple[str, ...]
+    missing_atoms: tuple[str, ...]
     messages: tuple[str, ...]
 
 
@@ -101,6 +103,10 @@ def read_topology(crystal, monlib: gemmi.MonLib, unrestrained=(), hydrogens: str
         tuple(t or "" for t in types),
         dict(free),
         tuple(n for n, t in zip(crystal.name, types, strict=True) if t is None),
+        # The end of a chain that is not seen to its end has no OXT.
+        tuple(
+            str(a) for a in topo.find_missing_atoms() if a.atom_name != "OXT" and a.res_id.name not in free
+        ),
         tuple(messages),
     )
 

@@ -96,3 +96,11 @@ def test_hydrogens_of_the_yellow_protein(data_dir):
     length = riding.offset.norm(dim=1)
     assert 0.8 < length.min() < length.max() < 1.4
     torch.testing.assert_close(riding.place(crystal.xyz), riding.crystal.xyz, atol=1e-4, rtol=0)
+
+
+def test_a_missing_nitrogen_is_reported(data_dir):
+    """The model of the later state has no N in Thr 70: no peptide bond there, and no false one."""
+    crystal = read_structure(data_dir / "pyp/2ms.pdb")
+    names = {n.split("/")[1].split()[0] for n in crystal.name} - {"HC4"}
+    restraints = build_restraints(crystal, dictionary.load_dictionary(sorted(names)), unrestrained=("HC4",))
+    assert restraints.topology.missing_atoms == ("A/THR 70/N",)

@@ -90,6 +90,7 @@ def test_an_atom_outside_the_description_is_named():
     c = crystal_from_gemmi(st)
     restraints = build_restraints(c, dictionary())
     assert restraints.topology.unknown_atoms == ("A/XAL 1/CX",)
+    assert restraints.topology.missing_atoms == ("A/XAL 1/CB",)
     assert not (restraints.bonds.atoms == 2).any()
 
 
