@@ -22,7 +22,7 @@ from bayesref.restraints.ncs import LocalSymmetry, local_symmetry
 from bayesref.restraints.nonbonded import Contacts, contact_rules, contacts
 from bayesref.restraints.ramachandran import Ramachandran, backbone
 from bayesref.restraints.terms import Angles, Bonds, Chirals, Images, NonBonded, Planes, Torsions
-from bayesref.restraints.topology import Topology, read_topology
+from bayesref.restraints.topology import Topology, prepared_structure, read_topology
 
 HYDROGENS = ("present", "riding", "none")
 TABLES = ("bonds", "angles", "torsions", "chirals", "planes", "nonbonded", "images")
@@ -166,6 +166,7 @@ def build_restraints(
     ----------
     crystal : Crystal with its gemmi structure; the contacts are those of its coordinates
     monlib : see `bayesref.restraints.dictionary.load_dictionary`
+    guess : names of residues to describe by their own coordinates, see `bayesref.restraints.dictionary.guess_monomer`
     ncs : make chains of one sequence alike, see `bayesref.restraints.ncs`
     ramachandran : restrain φ and ψ to their regions, see `bayesref.restraints.ramachandran`
     unrestrained : names of residues that keep no restraints; `Restraints.topology.unrestrained` counts them
@@ -179,6 +180,8 @@ def build_restraints(
     """
     if hydrogens not in HYDROGENS:
         raise InputError(f"hydrogens is {hydrogens!r}; expected one of {', '.join(HYDROGENS)}.")
+    if guess:
+        monlib = with_guesses(crystal, monlib, guess)
     topology = read_topology(crystal, monlib, unrestrained, hydrogens)
     is_hydrogen = np.isin(crystal.scatterer, ("H", "D"))
     free = np.isin([n.split("/")[1].split()[0] for n in crystal.name], list(unrestrained))
@@ -209,3 +212,22 @@ def build_restraints(
         crystal.cell,
         crystal.spacegroup,
     )
+
+
+def with_guesses(crystal, monlib: gemmi.MonLib, guess) -> gemmi.MonLib:
+    """A copy of the library in which residues of these names are described by the first of them in the model.
+
+    Raises
+    ------
+    InputError
+        Where the model has no such residue.
+    """
+    from bayesref.restraints.dictionary import guess_monomer
+
+    library = monlib.clone()
+    for name in guess:
+        found = [r for chain in prepared_structure(crystal)[0] for r in chain if r.name == name]
+        if not found:
+            raise InputError(f"The model has no residue {name}, whose restraints were to be guessed.")
+        library.monomers[name] = guess_monomer(found[0])
+    return library

@@ -1,5 +1,8 @@
 """Which atoms are restrained."""
 
+import sys
+import types
+
 import gemmi
 import numpy as np
 import pytest
@@ -120,3 +123,24 @@ def test_a_link_to_a_symmetry_copy(asu):
     torch.testing.assert_close(d[far], torch.tensor([1.5], dtype=torch.float64), atol=1e-6, rtol=0)
     pairs = {frozenset(p) for p in restraints.nonbonded.atoms[restraints.nonbonded.image > 0].tolist()}
     assert frozenset((2, 10)) not in pairs
+
+
+def test_a_guessed_description_replaces_the_missing_one(monkeypatch):
+    """Whatever `guess_monomer` says of the first such residue holds for all."""
+    c = crystal([(5, 5, 5), (9, 9, 9)])
+    asked = []
+
+    def guess_monomer(residue):
+        asked.append([a.name for a in residue])
+        return dictionary().monomers["XAL"]
+
+    module = types.ModuleType("bayesref.restraints.dictionary")
+    module.guess_monomer = guess_monomer
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    empty = gemmi.MonLib()
+    restraints = build_restraints(c, empty, guess=("XAL",))
+    assert asked == [["N", "CA", "CB", "C", "O", "OXT"]]
+    assert len(restraints) == len(build_restraints(c, dictionary()))
+    assert "XAL" not in empty.monomers
+    with pytest.raises(InputError, match="no residue LIG"):
+        build_restraints(c, empty, guess=("LIG",))
