@@ -1,7 +1,7 @@
 """`bayesref merge`: unmerged intensities in, posterior amplitudes out."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from rich.console import Console
@@ -18,7 +18,9 @@ from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Posterior
 from bayesref.io.atomic import prepare_output
 from bayesref.io.unmerged import read_unmerged
+from bayesref.results.extras import Extras, read_flags
 from bayesref.results.write import MergeResults, write_all
+from bayesref.validation.intensities import intensity_figures, intensity_lines
 from bayesref.validation.merging import completeness, half_statistics, half_z, prediction_statistics
 
 # Options of one method only, as `fit` names them.
@@ -39,7 +41,7 @@ def merge(settings: MergeSettings) -> None:
     """
     start = time.monotonic()
     console = Console(quiet=settings.quiet)
-    options = fit_options(settings)
+    options, extras = fit_options(settings), output_extras(settings)
     torch.set_num_threads(settings.threads)
     out = prepare_output(settings.out, settings.overwrite)
     obs = read(settings)
@@ -55,8 +57,11 @@ def merge(settings: MergeSettings) -> None:
     )
     console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
     results = cross_validate(settings, posterior, obs, held_out, program, options)
+    results = replace(results, extras=extras)
     for name, t in results.tables.items():
         console.print(statistics_table(name, t), "")
+    for line in intensity_lines(results.figures):
+        console.print(line)
     write_all(results, out, asdict(settings), settings.seed)
     console.print(f"Results in {out}, after {time.monotonic() - start:.0f} s.")
 
@@ -97,6 +102,18 @@ def fit_options(settings: MergeSettings) -> dict:
         if given[k] <= 0:
             raise InputError(f"--{k.replace('_', '-')} is {given[k]:g}; it must be above zero.")
     return given | {"method": settings.method, "seed": settings.seed}
+
+
+def output_extras(settings: MergeSettings) -> Extras:
+    """Columns and files beyond the usual; wrong ones are told before the fit."""
+    fraction, file = settings.free_fraction, settings.free_flags
+    if fraction is not None and file is not None:
+        raise InputError("--free-fraction makes flags and --free-flags copies them; give one of the two.")
+    if fraction is not None and not 0 < fraction <= 0.5:
+        raise InputError(f"--free-fraction is {fraction:g}; it must be above 0 and at most 0.5.")
+    if file is not None:
+        read_flags(file)
+    return Extras(settings.e_values, fraction, settings.free_seed, file, settings.scaled)
 
 
 def run_fit(
@@ -150,6 +167,7 @@ def cross_validate(settings, posterior, obs, held_out, program, options) -> Merg
     if not halves:
         z, label = ((obs.I - predictions.I) / predictions.SIGI).numpy(), "(I - I expected)/σ of spots"
     figures = {name: {k: float(v) for k, v in t.iloc[-1].items()} for name, t in tables.items()}
+    figures |= {f"intensities_{k}": intensity_figures(asu, amplitudes, k) for k in range(asu.n_dataset)}
     return MergeResults(
         posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures
     )  # fmt: skip

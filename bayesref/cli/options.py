@@ -135,5 +135,15 @@ class MergeSettings:
 
     out: Annotated[Path, OUTPUT("--out", "-o", help="Directory for the results.", show_default=False)]
     samples: Annotated[int, OUTPUT(min=0, help="Draws of every amplitude to keep in posterior.nc.")] = 64
+    scaled: Annotated[bool, OUTPUT("--scaled", help="Write scaled_k.mtz: each spot over its scale.")] = False
+    e_values: Annotated[bool, OUTPUT("--e-values", help="Columns E and SIGE.")] = False
+    free_fraction: Annotated[
+        float | None, OUTPUT(help="Make FreeR_flag, 0 = free: the same for all datasets of one lattice.")
+    ] = None
+    free_seed: Annotated[int, OUTPUT(min=0, help="Of the flags made.")] = 0
+    free_flags: Annotated[
+        Path | None,
+        OUTPUT(metavar="FILE", help="Copy FreeR_flag from this MTZ; new reflections get new flags."),
+    ] = None
     overwrite: Annotated[bool, OUTPUT("--overwrite", help="Replace results that are there already.")] = False
     quiet: Annotated[bool, OUTPUT("--quiet", "-q", help="Print nothing but errors.")] = False

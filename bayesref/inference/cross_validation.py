@@ -25,6 +25,7 @@ from bayesref.inference.collapsed import Collapsed, Span, split
 from bayesref.inference.posterior import Amplitudes, Posterior
 
 CHUNK = 4_000  # spots handled at a time: arrays (node, spot) of 2 MB
+OUTLIER_FACTOR = 3.0  # an error with over this many times the usual sd is an outlier's
 NODES = 48  # over all that the prior allows; five digits, also where one spot was nearly all that was known
 
 
@@ -108,7 +109,8 @@ def _on_scale_of(reference: Amplitudes, other: Amplitudes) -> Amplitudes:
     weight = both / (reference.SIGF**2 + other.SIGF**2)
     k = ((weight * reference.F**2).sum() / (weight * other.F**2).sum()).sqrt()
     draws = None if other.draws is None else other.draws * k.float()
-    return Amplitudes(other.F * k, other.SIGF * k, other.I * k**2, other.SIGI * k**2, other.N, draws)
+    SIGD = None if other.SIGD is None else other.SIGD * k
+    return Amplitudes(other.F * k, other.SIGF * k, other.I * k**2, other.SIGI * k**2, other.N, draws, SIGD)
 
 
 def hold_out(obs: Observations, fraction: float, seed: int = 0) -> torch.Tensor:
@@ -136,6 +138,7 @@ class Predictions:
     precision : (spot,) λ, the weight of the spot in its amplitude, 1/I²
     blank : (spot,) probability that the spot is a blank, zero where the model knows none
     z : (spot,) unit normal where the model is right: the spot given all fitted spots but itself
+    outlier : (spot,) probability that the spot is a blank, or that its error has over three times the usual sd
     """
 
     I: torch.Tensor
@@ -144,6 +147,7 @@ class Predictions:
     precision: torch.Tensor
     blank: torch.Tensor
     z: torch.Tensor
+    outlier: torch.Tensor
 
 
 @torch.no_grad()
@@ -199,7 +203,20 @@ def _predict_piece(collapsed, known, piece, seen, values):
     blank = torch.zeros_like(K)
     if hasattr(law, "components"):
         blank = (complete * (law.components(piece.I)[1] - log_p).exp()).sum(0)
-    return K * m2, variance.sqrt(), K, precision.clamp(min=0), blank, _z(law, others, piece.I)
+    outlier = blank + (1 - blank) * _wide_error(law, complete, r)
+    return K * m2, variance.sqrt(), K, precision.clamp(min=0), blank, _z(law, others, piece.I), outlier
+
+
+def _wide_error(law, weight, r):
+    """P(τ < 1/9 | r), (spot,): Student's t is a normal of precision τ/scale², τ ~ Gamma(ν/2, ν/2).
+
+    τ given the residual is Gamma((ν+1)/2, (ν + r²/scale²)/2); r²/scale² at its mean over the nodes, (node, spot).
+    """
+    if not hasattr(law, "df"):
+        return torch.zeros_like(r[0])
+    z2 = (weight * (r / law.scale) ** 2).sum(0)
+    nu = law.df.expand_as(r)[0]
+    return torch.special.gammainc((nu + 1) / 2, (nu + z2) / 2 / OUTLIER_FACTOR**2)
 
 
 def _wide_nodes(collapsed, known, values):

@@ -27,6 +27,7 @@ class Amplitudes:
     I, SIGI : (hkl,) mean and standard deviation of F²
     N : (hkl,) int64, number of spots
     draws : (draw, hkl) float32 draws of F, or None
+    SIGD : (hkl,) standard deviation of F(+) - F(-) in rows of (+) mates, else NaN; None without Friedel mates apart
     """
 
     F: torch.Tensor
@@ -35,6 +36,7 @@ class Amplitudes:
     SIGI: torch.Tensor
     N: torch.Tensor
     draws: torch.Tensor | None = None
+    SIGD: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class Posterior:
         between = (lambda x: x.var(0)) if len(zs) > 1 else (lambda x: 0.0)
         return Amplitudes(
             EF.mean(0), (VF.mean(0) + between(EF)).sqrt(), EI.mean(0), (VI.mean(0) + between(EI)).sqrt(),
-            obs.counts(), draws,
+            obs.counts(), draws, _difference_sd(obs.asu, EF, VF),
         )  # fmt: skip
 
 
@@ -132,6 +134,18 @@ def _piece_moments(collapsed, n, zs, n_node, n_samples, generator):
         samples = span.F(p.icdf(u)) if n_samples else F.new_zeros(0, len(span.lo))
         rows.append((p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2), samples.float()))
     return tuple(torch.stack(x) for x in zip(*rows, strict=True))
+
+
+def _difference_sd(asu, EF, VF):
+    """sd of F(+) - F(-): mates share the errors of the scale, which their own SIGF hold and a difference does not."""
+    if not asu.anomalous:
+        return None
+    mates = asu.friedel_mates()
+    plus = (mates >= 0).nonzero()[:, 0]
+    minus = mates[plus]
+    D, V = EF[:, plus] - EF[:, minus], VF[:, plus] + VF[:, minus]
+    between = D.var(0) if len(D) > 1 else 0.0
+    return torch.full_like(EF[0], torch.nan).index_copy(0, plus, (V.mean(0) + between).sqrt())
 
 
 def _common_scale(EF, VF, measured):

@@ -1,9 +1,10 @@
 """Merged amplitudes, half datasets and predictions as MTZ files.
 
-    merged_k.mtz       F SIGF I SIGI N of dataset k; with Friedel mates apart also F(+) SIGF(+) F(-) ... N(-)
+    merged_k.mtz       F SIGF I SIGI N of dataset k; with Friedel mates apart also F(+) SIGF(+) F(-) ... N(-), and
+                       DANO SIGDANO: the mates share errors of the scale, which cancel in their difference
     halves_k.mtz       the same for both halves of every repeat, with `half` and `repeat`
     predictions_k.mtz  one row per spot of input file k, in the order of that file: observed and expected intensity,
-                       their standard deviations, scale, weight, P(blank), z
+                       their standard deviations, scale, weight, P(blank), z, P(outlier)
 
 F is on the scale where ⟨F²⟩ = ε, I = E[F²]. Only measured reflections are written. Types after the CCP4 MTZ format; a
 centric reflection has the same values for (+) and (-), as in reciprocalspaceship, and counts once in N.
@@ -22,7 +23,7 @@ SIDES = ("(+)", "(-)")
 # An unmerged MTZ holds the Miller index K, so that the scale needs a name of its own.
 SPOT_TYPES = {
     "BATCH": "B", "I": "J", "SIGI": "Q", "Ipred": "J", "SIGIpred": "Q",
-    "SCALE": "R", "weight": "W", "blank": "R", "z": "R",
+    "SCALE": "R", "weight": "W", "blank": "R", "z": "R", "outlier": "R",
 }  # fmt: skip
 
 
@@ -39,7 +40,19 @@ def merged_table(asu, amplitudes, dataset: int = 0) -> rs.DataSet:
     frame[INDICES] = asu.hkl.numpy()[mine]
     if not asu.anomalous:
         return _dataset(asu, frame, TYPES)
-    return _dataset(asu, _friedel_frame(frame, asu.spacegroup), TYPES | _side_types())
+    both, types = _friedel_frame(frame, asu.spacegroup), TYPES | _side_types()
+    if amplitudes.SIGD is not None:
+        both = _with_difference(both, asu.hkl.numpy()[mine], amplitudes.SIGD.numpy()[mine])
+        types |= {"DANO": "D", "SIGDANO": "Q"}
+    return _dataset(asu, both, types)
+
+
+def _with_difference(frame, hkl, SIGD):
+    """DANO = F(+) - F(-) and its own SIGDANO, where both mates were measured."""
+    known = pd.DataFrame(hkl, columns=INDICES).assign(SIGDANO=SIGD).dropna()
+    frame = frame.merge(known, on=INDICES, how="left")
+    difference = (frame["F(+)"] - frame["F(-)"]).where(frame["SIGDANO"].notna())
+    return frame.assign(DANO=difference)
 
 
 def _side_types():
@@ -111,7 +124,7 @@ def predictions_table(obs, predictions, file: int = 0, held_out=None) -> rs.Data
     mine = mine[obs.row[mine].argsort()]
     number = obs.image_id if obs.image_number is None else obs.image_number[obs.image_id]
     p = predictions
-    columns = (number, obs.I, obs.SIGI, p.I, p.SIGI, p.K, p.precision, p.blank, p.z)
+    columns = (number, obs.I, obs.SIGI, p.I, p.SIGI, p.K, p.precision, p.blank, p.z, p.outlier)
     frame = pd.DataFrame({k: x[mine].numpy() for k, x in zip(SPOT_TYPES, columns, strict=True)})
     frame[INDICES] = obs.hkl[mine].numpy()
     types = dict(SPOT_TYPES)

@@ -1,13 +1,14 @@
 """All files of a merge, in one directory.
 
 merged_k.mtz halves_k.mtz predictions_k.mtz    see `results.mtz`
+scaled_k.mtz                                   see `results.scaled`
 cchalf_k.png calibration.png scale_k.png       see `results.plots`
 statistics.csv                                 tables by resolution, below one another
 history.csv                                    see `results.history`
 posterior.nc                                   see `results.inference_data`
 run.json                                       see `results.run`
 
-Merged, halves and cchalf are numbered by dataset, predictions and scale by input file.
+Merged, halves and cchalf are numbered by dataset, predictions, scaled and scale by input file.
 """
 
 from collections.abc import Mapping
@@ -24,9 +25,11 @@ from bayesref.inference.posterior import Amplitudes, Posterior
 from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.write_mtz import write_mtz
 from bayesref.results import mtz, plots
+from bayesref.results.extras import Extras, add_columns
 from bayesref.results.history import write_history
 from bayesref.results.inference_data import posterior_datasets, write_posterior
 from bayesref.results.run import run_record, write_run
+from bayesref.results.scaled import scaled_table
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class MergeResults:
     z, z_label : the differences that the calibration plot shows, and what they are
     figures : numbers for run.json
     seconds : since the program began, or None
+    extras : columns and files beyond the usual
     """
 
     posterior: Posterior
@@ -56,6 +60,7 @@ class MergeResults:
     z_label: str = ""
     figures: dict = field(default_factory=dict)
     seconds: float | None = None
+    extras: Extras = field(default_factory=Extras)
 
 
 def write_all(results: MergeResults, directory: str | Path, options: Mapping, seed: int = 0) -> list[Path]:
@@ -85,11 +90,13 @@ def write_all(results: MergeResults, directory: str | Path, options: Mapping, se
 
     asu = r.posterior.obs.asu
     for k in range(asu.n_dataset):
-        put(f"merged_{k}.mtz", write_mtz, mtz.merged_table(asu, r.amplitudes, k))
+        put(f"merged_{k}.mtz", write_mtz, add_columns(mtz.merged_table(asu, r.amplitudes, k), r.extras))
         if r.halves:
             put(f"halves_{k}.mtz", write_mtz, mtz.halves_table(asu, r.halves, k))
     for k in r.obs.file_id.unique().tolist():
         put(f"predictions_{k}.mtz", write_mtz, mtz.predictions_table(r.obs, r.predictions, k, r.held_out))
+        if r.extras.scaled:
+            put(f"scaled_{k}.mtz", write_mtz, scaled_table(r.obs, r.predictions, k))
     _put_plots(r, put)
     if r.tables:
         put("statistics.csv", _write_tables, r.tables)

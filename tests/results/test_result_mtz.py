@@ -115,7 +115,7 @@ def test_predictions(results, tmp_path, file):
     write_mtz(predictions_table(obs, p, file, results.held_out), tmp_path / "predictions.mtz")
     data = rs.read_mtz(str(tmp_path / "predictions.mtz"))
     assert not data.merged
-    assert "".join(data[k].dtype.mtztype for k in data.columns.drop("PARTIAL")) == "BJQJQRWRRI"
+    assert "".join(data[k].dtype.mtztype for k in data.columns.drop("PARTIAL")) == "BJQJQRWRRRI"
     # row by row what the input file holds, in its order
     original = rs.read_mtz(str(obs.files[file]))
     assert data.get_hkls().tolist() == original.get_hkls().tolist()
