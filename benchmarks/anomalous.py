@@ -142,7 +142,7 @@ def resolution(frame, truth) -> np.ndarray:
 def on_scale_of_truth(both, truth) -> pd.DataFrame:
     """Merged data on the scale of the model, k exp(-B s²), which neither program knows: both fit it flat."""
     stol2 = 0.25 / resolution(both, truth) ** 2
-    strong = (both.F > both.F.quantile(0.1)).to_numpy()
+    strong = both.F.gt(both.F.quantile(0.1)).to_numpy()
     line = np.polyfit(stol2[strong], np.log(both.F_true / both.F)[strong], 1)
     k = np.exp(np.polyval(line, stol2))
     return both.assign(dF=both.dF * k, sd=both.sd * k)
@@ -153,9 +153,7 @@ def one(name: str, spots: Path, truth: rs.DataSet, a) -> dict:
     out = a.work / "anomalous" / name
     if name == "bayesref":
         flags = ["--anomalous", "--metadata", KEYS, "--half-datasets", 1, "--out", out, "--overwrite"]
-        usage = run(
-            [program("bayesref"), "merge", spots, *flags, *a.options.split()], out.with_suffix(".txt")
-        )
+        command = [program("bayesref"), "merge", spots, *flags, *a.options.split()]
         merged, halves = out / "merged_0.mtz", out / "halves_0.mtz"
     else:
         flags = ["--anomalous", "--merge-half-datasets", "--half-dataset-repeats=1", *BEST]
