@@ -12,7 +12,8 @@ it all); pairs of one plane; alternatives of one another (other conformers, or o
 than 1); residues without restraints.
 
 Radii are those of the energy library that comes with the dictionary (CCP4's ener_lib.cif: Vagin et al. (2004),
-Acta Cryst. D60, 2184), otherwise those of the element; the increments are the defaults of REFMAC and servalcat
+Acta Cryst. D60, 2184), otherwise those of
+`radii`; the increments are the defaults of REFMAC and servalcat
 (Yamashita et al. (2021), Acta Cryst. D77, 1282).
 """
 
@@ -24,6 +25,7 @@ import torch
 from scipy import sparse
 
 from bayesref.restraints.images import cartesian, neighbours
+from bayesref.restraints.radii import hydrogen_bonding, radii
 from bayesref.restraints.terms import Bonds, Images, NonBonded, Planes
 
 SIGMA = 0.2  # Å
@@ -82,7 +84,7 @@ def contact_rules(
     """
     elements = [gemmi.Element(s.rstrip("+-0123456789")) for s in crystal.scatterer]
     known = monlib.ener_lib.atoms
-    rules = [_rule(known.get(t), e, explicit) for t, e in zip(energy_type, elements, strict=True)]
+    rules = [_rule(known.get(t), t or "", e, explicit) for t, e in zip(energy_type, elements, strict=True)]
     radius, bare, ion, kind = (np.array(c) for c in zip(*rules, strict=True))
     letters = {"": 0}
     altloc = np.array([letters.setdefault(a, len(letters)) for a in crystal.altloc])
@@ -108,10 +110,11 @@ def contact_rules(
     )
 
 
-def _rule(entry, element, explicit: bool) -> tuple[float, float, float, str]:
+def _rule(entry, energy_type: str, element, explicit: bool) -> tuple[float, float, float, str]:
     """Radii with and without implied hydrogens, of the ion, and hydrogen-bonding type of one atom."""
     if entry is None:
-        return element.vdw_r, element.vdw_r, element.covalent_r if element.is_metal else np.nan, "N"
+        united, bare, ion = radii(energy_type, element)
+        return bare if explicit else united, bare, ion, hydrogen_bonding(energy_type, element)
     bare = entry.vdw_radius if entry.vdw_radius > 0 else element.vdw_r
     united = entry.vdwh_radius if entry.vdwh_radius > 0 else bare
     ion = entry.ion_radius if entry.ion_radius > 0 else np.nan

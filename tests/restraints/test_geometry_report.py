@@ -71,10 +71,14 @@ def test_torsions_and_volumes_deviate_from_the_nearest_maximum():
 
 
 def test_a_clash_is_an_overlap():
-    c = crystal([(5, 5, 5), (3.8, 0.8, 3.0)], cell=(40, 40, 40, 90, 90, 90), spacegroup="P 1")
-    restraints = build_restraints(c, dictionary())
+    places, box = [(5, 5, 5), (3.8, 0.8, 3.0)], {"cell": (40, 40, 40, 90, 90, 90), "spacegroup": "P 1"}
+    c = crystal(places, **box)
     i, j = c.name.index("A/XAL 1/O"), c.name.index("A/XAL 2/N")
-    overlap = 1.52 + 1.55 - float((c.xyz[i] - c.xyz[j]).norm())
+    gap = c.xyz[i] - c.xyz[j]
+    nearer = gap * (1 - 2.2 / gap.norm())
+    c = crystal([places[0], tuple((torch.tensor(places[1]) + nearer).tolist())], **box)
+    restraints = build_restraints(c, dictionary())
+    overlap = 1.50 + 1.55 - 0.3 - float((c.xyz[i] - c.xyz[j]).norm())
     report = geometry_report(restraints, c.xyz)
     clash = {frozenset(x.atoms): x for x in report.clashes}[frozenset(("A/XAL 1/O", "A/XAL 2/N"))]
     assert clash.overlap == pytest.approx(overlap, abs=1e-6)

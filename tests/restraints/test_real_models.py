@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from bayesref.io.structure import read_structure
+from bayesref.restraints import dictionary
 from bayesref.restraints.hydrogens import add_riding
 from bayesref.restraints.occupancy import occupancy_groups
 from bayesref.restraints.report import geometry_report, measured
 from bayesref.restraints.restraints import build_restraints
 from bayesref.restraints.topology import prepared_structure
 
-dictionary = pytest.importorskip("bayesref.restraints.dictionary")
 pytestmark = pytest.mark.data
 
 # File, residues left without restraints, and range of the rmsZ of its bonds.
@@ -32,7 +32,7 @@ def model(request, data_dir):
     file, unrestrained, limits = MODELS[request.param]
     crystal = read_structure(data_dir / file)
     names = {n.split("/")[1].split()[0] for n in crystal.name} - set(unrestrained)
-    return crystal, dictionary.load_dictionary(sorted(names)), unrestrained, limits
+    return crystal, dictionary.load_dictionary(sorted(names)).monlib, unrestrained, limits
 
 
 def test_bonds_are_as_good_as_deposited_ones(model):
@@ -74,7 +74,7 @@ def test_value_and_slope_agree_with_torch(model):
 
 def test_disulfides_and_conformers_of_lysozyme(data_dir):
     crystal = read_structure(data_dir / MODELS["lysozyme"][0])
-    monlib = dictionary.load_dictionary(sorted({n.split("/")[1].split()[0] for n in crystal.name}))
+    monlib = dictionary.load_dictionary(sorted({n.split("/")[1].split()[0] for n in crystal.name})).monlib
     restraints = build_restraints(crystal, monlib)
     sulfur = [i for i, n in enumerate(crystal.name) if n.split("/")[2] == "SG"]
     bonds = restraints.bonds.atoms
@@ -90,7 +90,7 @@ def test_disulfides_and_conformers_of_lysozyme(data_dir):
 def test_hydrogens_of_the_yellow_protein(data_dir):
     crystal = read_structure(data_dir / "pyp/off.pdb")
     names = {n.split("/")[1].split()[0] for n in crystal.name} - {"HC4"}
-    monlib = dictionary.load_dictionary(sorted(names))
+    monlib = dictionary.load_dictionary(sorted(names)).monlib
     riding = add_riding(crystal, monlib, unrestrained=("HC4",))
     assert 0.8 < len(riding.hydrogen) / len(riding.heavy) < 1.2
     length = riding.offset.norm(dim=1)
@@ -102,5 +102,7 @@ def test_a_missing_nitrogen_is_reported(data_dir):
     """The model of the later state has no N in Thr 70: no peptide bond there, and no false one."""
     crystal = read_structure(data_dir / "pyp/2ms.pdb")
     names = {n.split("/")[1].split()[0] for n in crystal.name} - {"HC4"}
-    restraints = build_restraints(crystal, dictionary.load_dictionary(sorted(names)), unrestrained=("HC4",))
+    restraints = build_restraints(
+        crystal, dictionary.load_dictionary(sorted(names)).monlib, unrestrained=("HC4",)
+    )
     assert restraints.topology.missing_atoms == ("A/THR 70/N",)
