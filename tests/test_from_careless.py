@@ -53,7 +53,7 @@ def ours(words):
     return command
 
 
-@pytest.mark.parametrize("text", sorted({t for t in re.findall(r"`(bayesref [^`\n]*)`", PAGE)}))
+@pytest.mark.parametrize("text", sorted(set(re.findall(r"`(bayesref [^`\n]*)`", PAGE))))
 def test_what_to_type_exists(text):
     words = text.split()[1:]
     n = 2 if words[0] == "validate" and len(words) > 1 else 1
