@@ -38,5 +38,13 @@ def convert(
         raise InputError(f"{out} is the last file given, to be written; its name must end with .mtz.")
     if out.exists() and not overwrite:
         raise InputError(f"{out} is there already; choose another name or give --overwrite.")
-    keys = {"intensity_key": intensity_key, "sigma_key": sigma_key, "image_key": image_key}
-    print(write_unmerged(inputs, out, spacegroup=spacegroup, cell=parse_cell(cell), **keys))
+    report = write_unmerged(
+        inputs,
+        out,
+        spacegroup=spacegroup,
+        cell=parse_cell(cell),
+        intensity_key=intensity_key,
+        sigma_key=sigma_key,
+        image_key=image_key,
+    )
+    print(report)

@@ -12,6 +12,8 @@ from bayesref.io.atomic import atomic_path
 from bayesref.results.plots import write_plot
 from bayesref.results.validation_plots import resolution_plot
 
+WIDTH = 110  # of tables, so that names of columns are not cut where the terminal is narrow or not known
+
 
 def print_tables(title: str, tables: Mapping[str, pd.DataFrame]) -> None:
     """Tables by resolution, whose last row is for all."""
@@ -28,6 +30,7 @@ def print_tables(title: str, tables: Mapping[str, pd.DataFrame]) -> None:
 def _print(title, shown) -> None:
     # A title of the table itself would be wrapped to the width of the columns.
     console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
     console.print(title, style="bold", soft_wrap=True)
     console.print(shown, "")
 

@@ -80,9 +80,9 @@ def write_unmerged(
 
 def _good(table: SpotTable) -> np.ndarray:
     """(row,) bool: not marked as bad, and with indices."""
-    good = table.hkl.any(axis=1)
+    good: np.ndarray = np.asarray(table.hkl.any(axis=1))
     for bad in table.flagged.values():
-        good &= ~bad
+        good = good & ~bad
     return good
 
 

@@ -70,7 +70,9 @@ def read_result(path: str | Path, *needed: str) -> ResultTable:
         raise InputError(f"{path} holds no reflections, or no space group; expected a file of results.")
     columns = {_name(c.label): np.array(c.array, dtype=float) for c in mtz.columns}
     columns |= {k: columns[k].astype(np.int64) for k in "HKL"}
-    data = pd.DataFrame(columns | {"d": np.asarray(mtz.make_d_array(), dtype=float)})
+    # In double precision: gemmi's own array is in single, and reflections at the limit of a bin would change sides.
+    d = mtz.cell.calculate_d_array(np.stack([columns[k] for k in "HKL"], 1).astype(np.int32))
+    data = pd.DataFrame(columns | {"d": np.asarray(d, dtype=float)})
     for names in needed:
         if not any(name in data for name in names.split("|")):
             own = ", ".join(c.label for c in mtz.columns)

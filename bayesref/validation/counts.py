@@ -48,8 +48,8 @@ def completeness_table(table: ResultTable, limits, dmax=None, dmin=None) -> pd.D
     hkl, d_possible = possible_reflections(table, dmax, dmin)
     data = table.data
     inside = (data["d"] >= d_possible.min() - 1e-4) & (data["d"] <= d_possible.max() + 1e-3)
-    data = data[inside & (_spots(data) > 0)]
-    n, plus, minus = _spots(data), *(_side(data, s) for s in ("(+)", "(-)"))
+    data = data[inside & (_spots(table, data) > 0)]
+    n, plus, minus = _spots(table, data), *(_side(data, s) for s in ("(+)", "(-)"))
     centric, centric_possible = (is_centric(x, table.spacegroup) for x in (data[["H", "K", "L"]], hkl))
     row_bins, possible_bins = bins_of(data["d"], limits), bins_of(d_possible, limits)
     n_rows = len(data)
@@ -57,7 +57,7 @@ def completeness_table(table: ResultTable, limits, dmax=None, dmin=None) -> pd.D
     def row(mine):
         rows, others = mine[:n_rows], mine[n_rows:]
         count, possible = int(rows.sum()), int(others.sum())
-        figures = {"reflections": count, "possible": possible}
+        figures: dict[str, float] = {"reflections": count, "possible": possible}
         figures |= {"completeness": _ratio(count, possible), "multiplicity": _ratio(n[rows].sum(), count)}
         if table.anomalous:
             acentric = rows & ~centric
@@ -70,11 +70,12 @@ def completeness_table(table: ResultTable, limits, dmax=None, dmin=None) -> pd.D
     return by_bin(limits, np.concatenate([row_bins, possible_bins]), row)
 
 
-def _spots(data) -> np.ndarray:
+def _spots(table, data) -> np.ndarray:
     """Spots of each reflection; of both mates where only those are counted, centric ones once."""
     if "N" in data:
         return data["N"].to_numpy()
-    return _side(data, "(+)") + _side(data, "(-)")
+    centric = is_centric(data[["H", "K", "L"]], table.spacegroup)
+    return _side(data, "(+)") + np.where(centric, 0, _side(data, "(-)"))
 
 
 def _side(data, side):

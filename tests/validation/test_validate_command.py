@@ -156,6 +156,11 @@ def test_completeness_counts(tmp_path, capsys):
     assert total["mate_multiplicity"] == pytest.approx((plus + minus)[acentric].sum() / mates)
     assert table["possible"].iloc[:-1].max() - table["possible"].iloc[:-1].min() <= 1
     assert table["reflections"].iloc[:-1].sum() == (n > 0).sum()
+    assert table["completeness"].max() <= 1
+    # Another program counts mates alone, and centric reflections on either side.
+    mates_only = write(frame.drop(columns=["N", "F", "SIGF", "I", "SIGI"]), tmp_path / "other.mtz")
+    again = csv_of(capsys, tmp_path, "completeness", mates_only, "--bins", 6)
+    pd.testing.assert_frame_equal(again.drop(columns="file"), table.drop(columns="file"))
     signal = csv_of(capsys, tmp_path, "isigi", path).iloc[-1]
     assert signal["I_over_SIGI"] == pytest.approx(2)
     assert signal["F_over_SIGF"] == pytest.approx(5)
