@@ -138,9 +138,9 @@ def test_completeness_counts(tmp_path, capsys):
     plus, minus = rng.integers(0, 4, (2, len(some)))
     centric = GROUP.operations().centric_flag_array(some[["H", "K", "L"]].to_numpy(np.int32))
     minus = np.where(centric, plus, minus)
-    n = np.where(centric, plus, plus + minus)
     ends = [int(np.argmin(some.d)), int(np.argmax(some.d))]
-    n[ends] = plus[ends] = minus[ends] = 2  # so that the limits of resolution stay
+    plus[ends] = minus[ends] = 2  # so that the limits of resolution stay
+    n = np.where(centric, plus, plus + minus)
     frame = some.drop(columns="d").assign(**{"I": 1.0, "SIGI": 0.5, "F": 1.0, "SIGF": 0.2, "N": n})
     frame = frame.assign(**{"F(+)": 1.0, "F(-)": 1.0, "N(+)": plus, "N(-)": minus})
     path = write(frame, tmp_path / "merged_0.mtz")
