@@ -18,6 +18,7 @@ from bayesref._checks import InputError
 # name -> module, attribute (a function, or a typer app with commands of its own), panel, one line of help
 COMMANDS = {
     "merge": ("merge", "command", "Data", "Merge unmerged intensities: posterior amplitudes."),
+    "refine": ("refine", "command", "Data", "Refine a model against merged data: posterior structures."),
     "sf": ("sf", "sf", "Data", "Structure factors of a model."),
     "project": ("project", "project", "Data", "Density of a model from simulated particle images."),
     "convert": ("convert", "convert", "Data", "Unmerged data of any format to an MTZ file."),

@@ -68,6 +68,7 @@ def refine(
     page: Callable | None = None,
     *,
     unrestrained=(),
+    guess=(),
     rigid_body: bool = False,
     cycles: int = 15,
     rel_error: float = 1e-3,
@@ -85,6 +86,7 @@ def refine(
     library : monomers and links, see `bayesref.restraints.dictionary`
     page : Pyro model `page(data, atoms)`; default `models/refine.py`
     unrestrained : names of residues to leave without restraints
+    guess : names of residues to restrain to their present geometry
     rigid_body : move chains as rigid bodies first
     cycles : at most so many
     rel_error, table, wavelength : of the structure factors
@@ -98,7 +100,7 @@ def refine(
     if page is None:
         from bayesref.models.refine import model as page
     crystal = isotropic(crystal)
-    restraints = build_restraints(crystal, library, unrestrained=unrestrained)
+    restraints = build_restraints(crystal, library, unrestrained=unrestrained, guess=guess)
     Sigma = mean_intensity(data)
     shifted = shift_B(crystal, data, Sigma)
     if shifted is not crystal:

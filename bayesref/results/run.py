@@ -43,7 +43,7 @@ def run_record(
     record = {
         "options": options,
         "seed": seed,
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | {p: version_of(p) for p in PACKAGES},
         "data": _data(obs),
         "fit": {
             "reason": posterior.reason,
@@ -110,7 +110,7 @@ def plain(x: Any) -> Any:
     return x if x is None or isinstance(x, bool | int) else str(x)
 
 
-def _version(package):
+def version_of(package):
     try:
         return version(package)
     except PackageNotFoundError:

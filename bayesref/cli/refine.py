@@ -1,0 +1,242 @@
+"""`bayesref refine`: a model and merged data in, the posterior of the structure out."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+from rich.console import Console
+
+from bayesref import programs
+from bayesref._checks import InputError
+from bayesref.cli.command import command_from
+from bayesref.cli.program import comma_list
+from bayesref.cli.tables import table
+from bayesref.crystal.atoms import Crystal
+from bayesref.crystal.free_flags import free_flags
+from bayesref.data.merged import MergedData
+from bayesref.io.atomic import prepare_output
+from bayesref.io.merged import check_against, read_merged
+from bayesref.io.structure import read_structure
+from bayesref.refinement.posterior import StructurePosterior
+from bayesref.refinement.refine import refine as run
+from bayesref.restraints.dictionary import load_dictionary
+from bayesref.results.refined_write import Requests, write_refinement
+
+DATA = partial(typer.Option, rich_help_panel="Data")
+MODEL = partial(typer.Option, rich_help_panel="Model and restraints")
+INFERENCE = partial(typer.Option, rich_help_panel="Refinement")
+OUTPUT = partial(typer.Option, rich_help_panel="Output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineSettings:
+    """What `bayesref refine` is asked to do; each field is an option and says what it is."""
+
+    model: Annotated[
+        Path, typer.Argument(help="Model: PDB or mmCIF.", rich_help_panel="Input", show_default=False)
+    ]
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Merged data: MTZ or structure-factor mmCIF.", rich_help_panel="Input", show_default=False
+        ),
+    ]
+
+    labels: Annotated[
+        str | None, DATA(metavar="I,SIGI", help="Columns of the data; otherwise chosen and named.")
+    ] = None
+    free_label: Annotated[str | None, DATA(help="Column of the R-free flags.")] = None
+    free_value: Annotated[int | None, DATA(help="Its value that means free; otherwise recognised.")] = None
+    free_file: Annotated[Path | None, DATA(help="Another file to take the flags from.")] = None
+    free_fraction: Annotated[
+        float | None,
+        DATA(help="Make a free set of this share, where the data have none. [default: work without one]"),
+    ] = None
+    dmin: Annotated[float | None, DATA(help="High-resolution limit, Å.")] = None
+    dmax: Annotated[float | None, DATA(help="Low-resolution limit, Å.")] = None
+    spacegroup: Annotated[str | None, DATA(help="In place of that of the data.")] = None
+
+    restraints: Annotated[
+        list[Path] | None, MODEL("--restraints", "-r", help="Dictionary of a ligand (CIF); may be repeated.")
+    ] = None
+    monlib: Annotated[Path | None, MODEL(help="CCP4 monomer library. [default: $CLIBD_MON]")] = None
+    unrestrained: Annotated[str, MODEL(metavar="RES,...", help="Residues to leave without restraints.")] = ""
+    guess: Annotated[str, MODEL(metavar="RES,...", help="Residues to hold near their present geometry.")] = ""
+    hydrogens: Annotated[bool, MODEL(help="Use the model's hydrogen atoms.")] = True
+    wavelength: Annotated[float | None, MODEL(help="Å; adds f' and f'' to the form factors.")] = None
+    form_factors: Annotated[Literal["it92", "wk95", "electron"], MODEL(help="Table of form factors.")] = (
+        "it92"
+    )
+
+    page: Annotated[str, INFERENCE("--page", help="Model page: a name (bayesref models list) or a file.")] = (
+        "refine"
+    )
+    rigid_body: Annotated[bool, INFERENCE("--rigid-body", help="Move chains as rigid bodies first.")] = False
+    cycles: Annotated[int, INFERENCE(min=0, help="At most so many cycles; 0 = scale and errors only.")] = 15
+    shake: Annotated[float, INFERENCE(min=0, help="Shift atoms at random by this much first, Å rms.")] = 0.0
+    rel_error: Annotated[float, INFERENCE(help="Relative error of structure factors.")] = 1e-3
+    threads: Annotated[int, INFERENCE(min=1, help="Threads.")] = 1
+    seed: Annotated[int, INFERENCE(help="Of the random numbers.")] = 0
+
+    out: Annotated[Path, OUTPUT("--out", "-o", help="Directory for the results.", show_default=False)]
+    draws: Annotated[int, OUTPUT(min=1, help="Draws of the posterior to keep in posterior.nc.")] = 100
+    ensemble: Annotated[int, OUTPUT(min=0, help="Models in ensemble.cif; 0 = none.")] = 20
+    map_sigma: Annotated[bool, OUTPUT("--map-sigma", help="Map of the standard deviation of 2mFo-DFc.")] = (
+        False
+    )
+    bins: Annotated[int, OUTPUT(min=1, help="Resolution bins of the statistics.")] = 12
+    overwrite: Annotated[bool, OUTPUT("--overwrite", help="Replace files that are there already.")] = False
+    quiet: Annotated[bool, OUTPUT("--quiet", "-q", help="Print nothing but errors.")] = False
+
+
+def refine(settings: RefineSettings) -> None:
+    """Refine a model against merged data: posterior coordinates, B factors, occupancies, scale and errors.
+
+    Restraints are densities with their own standard deviations; data and restraints are weighed by the errors of the
+    model, learned from the free reflections (or, without any, from the work set with a correction for the parameters
+    fitted). Nothing is tuned. Standard deviations of every atom come from the curvature of both.
+
+    Example: bayesref refine model.pdb data.mtz --out refined
+    """
+    start = time.monotonic()
+    console = Console(quiet=settings.quiet)
+    torch.set_num_threads(settings.threads)
+    out = prepare_output(settings.out, settings.overwrite)
+    crystal = read_structure(settings.model, hydrogens=settings.hydrogens)
+    check_model(crystal, settings.model)
+    data = read_data(settings)
+    check_against(data, crystal, str(settings.model))
+    print_input(console, settings, crystal, data)
+    residues = sorted({n.split("/")[1].rsplit(" ", 1)[0] for n in crystal.name})
+    unrestrained, guess = comma_list(settings.unrestrained), comma_list(settings.guess)
+    dictionary = load_dictionary(residues, settings.restraints or (), settings.monlib, unrestrained, guess)
+    for line in sources(dictionary.source, unrestrained, guess):
+        console.print(line, highlight=False)
+    if settings.shake:
+        crystal = shaken(crystal, settings.shake, settings.seed)
+        console.print(f"Atoms were shifted by {settings.shake:g} Å rms.")
+    posterior = run(
+        crystal, data, dictionary.monlib, programs.load(settings.page), unrestrained=unrestrained, guess=guess,
+        rigid_body=settings.rigid_body, cycles=settings.cycles, rel_error=settings.rel_error,
+        table=settings.form_factors, wavelength=settings.wavelength,
+        report=lambda row: console.print(progress_line(row), highlight=False), note=console.print,
+    )  # fmt: skip
+    requests = Requests(
+        settings.draws,
+        settings.ensemble,
+        settings.map_sigma,
+        settings.bins,
+        settings.seed,
+        asdict(settings),
+        start,
+    )
+    record, statistics = write_refinement(posterior, out, requests)
+    print_result(console, posterior, record, statistics, out)
+
+
+def check_model(crystal: Crystal, path: Path) -> None:
+    """Raise `InputError` for atoms that cannot be refined: twice the same name, B not above zero."""
+    twice = (
+        {n for n in crystal.name if crystal.name.count(n) > 1}
+        if len(set(crystal.name)) < len(crystal)
+        else set()
+    )
+    if twice:
+        raise InputError(
+            f"{path}: {len(twice)} atoms are there twice, the first is {sorted(twice)[0]}; remove one."
+        )
+    bad = (crystal.B <= 0).nonzero()[:, 0].tolist()
+    if bad:
+        raise InputError(
+            f"{path}: {len(bad)} atoms have a B factor of zero or less, the first is {crystal.name[bad[0]]}; "
+            "give them a positive one, such as the mean."
+        )
+
+
+def read_data(settings: RefineSettings) -> MergedData:
+    """Merged data with a free set, as the options ask."""
+    data = read_merged(
+        settings.data, labels=comma_list(settings.labels) or None, free_label=settings.free_label,
+        free_value=settings.free_value, free_file=settings.free_file, dmin=settings.dmin, dmax=settings.dmax,
+        spacegroup=settings.spacegroup,
+    )  # fmt: skip
+    if settings.free_fraction is None:
+        return data
+    if bool(data.free.any()):
+        raise InputError(f"{settings.data} has R-free flags already; leave --free-fraction out to use them.")
+    asu = data.asu
+    flags = free_flags(asu.hkl.numpy(), asu.cell, asu.spacegroup, settings.free_fraction, settings.seed)
+    note = f"a free set of {100 * (flags == 0).mean():.1f} % was made"
+    return replace(data, free=torch.from_numpy(flags == 0), notes=(*data.notes, note))
+
+
+def shaken(crystal: Crystal, rms: float, seed: int) -> Crystal:
+    """The crystal with every atom shifted at random."""
+    g = torch.Generator().manual_seed(seed)
+    shift = torch.randn(crystal.xyz.shape, generator=g, dtype=crystal.xyz.dtype)
+    return replace(crystal, xyz=crystal.xyz + rms / 3**0.5 * shift)
+
+
+def sources(source: dict[str, str], unrestrained, guess) -> list[str]:
+    """Where the restraints of each residue come from."""
+    places: dict[str, list[str]] = {}
+    for name, place in source.items():
+        places.setdefault(place, []).append(name)
+    lines = [f"Restraints of {', '.join(names)}: {place}." for place, names in places.items()]
+    if guess:
+        lines.append(f"Restraints of {', '.join(guess)}: guessed from their present coordinates.")
+    if unrestrained:
+        lines.append(f"[bold]{', '.join(unrestrained)} have no restraints.[/bold]")
+    return lines
+
+
+def print_input(console: Console, settings: RefineSettings, crystal: Crystal, data: MergedData) -> None:
+    """What was read, and by which columns."""
+    asu, kind = data.asu, {"I": "intensities", "F": "amplitudes"}[data.kind]
+    console.print(
+        f"{settings.model}: {len(crystal)} atoms, {crystal.spacegroup.xhm()}\n"
+        f"{settings.data}: {len(data):,} {kind} to {float(asu.dHKL.min()):.2f} Å from columns "
+        f"{data.columns['value']}, {data.columns['sigma']}",
+        highlight=False,
+    )
+    for note in data.notes:
+        console.print(f"  {note}", highlight=False)
+    n_parameters, n_work = 4 * len(crystal), int((~data.free).sum())
+    if n_work < n_parameters:
+        console.print(
+            f"[bold]{n_work:,} work reflections are fewer than {n_parameters:,} parameters; "
+            "restraints will decide much.[/bold]"
+        )
+
+
+def progress_line(row: dict) -> str:
+    """A row of the history as a line."""
+    free = "" if row["R_free"] != row["R_free"] else f", R-free {row['R_free']:.4f}"
+    return f"cycle {row['cycle'] + 1}: R {row['R']:.4f}{free}, moved {row['moved']:.3f} Å, {row['seconds']:.1f} s"
+
+
+def print_result(
+    console: Console, posterior: StructurePosterior, record: dict, statistics, out: Path
+) -> None:
+    """Tables at the end."""
+    t = table("By resolution", "d (Å)", "work", "free", "R", "R-free", "CC", "FOM", "error share")
+    for i, row in enumerate(statistics.to_dict("records")):
+        last = i == len(statistics) - 1
+        label = "all" if last else f"{row['dmax']:.2f} - {row['dmin']:.2f}"
+        numbers = [row[k] for k in ("R", "R_free", "CC", "FOM", "error")]
+        t.add_row(
+            label, f"{row['n']:,}", f"{row['n_free']:,}", *("-" if x != x else f"{x:.3f}" for x in numbers),
+            style="bold" if last else None,
+        )  # fmt: skip
+    console.print(f"\nRefinement ended: {posterior.reason}.\n", t, "")
+    g = table("Scale and solvent", "", "mean", "sd")
+    for name, x in record["sites"].items():
+        g.add_row(name, f"{x['mean']:.4g}", f"{x['sd']:.2g}")
+    console.print(g, f"\n{record['geometry_table']}\n", f"Results are in {out}.", sep="\n")
+
+
+command = command_from(RefineSettings, refine)

@@ -1,0 +1,40 @@
+"""How well a model explains merged data, by resolution.
+
+    R = Σ | |F_obs| - G | / Σ |F_obs|            G = D |F_calc|;  F_obs as measured, or √max(I, 0)
+    CC = correlation of F_obs with G             FOM = E[F m] / E F, the expected cosine of the phase error
+
+Work and free set apart; bins hold equal numbers of reflections.
+"""
+
+import pandas as pd
+import torch
+
+
+def refinement_statistics(target, z, n_bins: int = 12) -> pd.DataFrame:
+    """A row for each bin of resolution, from low to high, and a last one for all.
+
+    Columns: dmax, dmin (Å), n, n_free, R, R_free, CC, CC_free, FOM, error (β / ⟨F²/ε⟩), D.
+    """
+    data = target.data
+    with torch.no_grad():
+        G, V = target.expected(target.latents.unpack(z))
+    measured = target.measured(z)
+    columns = {
+        "F": data.F_obs, "G": G, "fom": measured.phased / measured.F,
+        "error": V / data.asu.epsilon / target.atoms.Sigma,
+    }  # fmt: skip
+    d, order = data.asu.dHKL, data.asu.dHKL.argsort(descending=True)
+    bins = [b for b in order.tensor_split(min(n_bins, max(1, len(order) // 50))) if len(b)]
+    return pd.DataFrame([_row(columns, data.free, d, rows) for rows in [*bins, order]])
+
+
+def _row(columns, free, d, rows):
+    out = {"dmax": float(d[rows].max()), "dmin": float(d[rows].min()), "n": int((~free[rows]).sum())}
+    out["n_free"] = int(free[rows].sum())
+    for name, chosen in (("", rows[~free[rows]]), ("_free", rows[free[rows]])):
+        F, G = columns["F"][chosen], columns["G"][chosen]
+        out[f"R{name}"] = float((F - G).abs().sum() / F.sum()) if len(F) else float("nan")
+        out[f"CC{name}"] = float(torch.corrcoef(torch.stack([F, G]))[0, 1]) if len(F) > 2 else float("nan")
+    out["FOM"] = float(columns["fom"][rows].mean())
+    out["error"] = float(columns["error"][rows].mean())
+    return out
