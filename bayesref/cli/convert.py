@@ -15,7 +15,7 @@ def convert(
         typer.Argument(
             metavar="IN... OUT.mtz",
             help="XDS_ASCII.HKL, INTEGRATE.HKL, CrystFEL .stream, DIALS .refl with its .expt, MTZ; "
-            "the last is the MTZ to write.",
+            "the last is the MTZ to write, or XDS_ASCII where its name ends with .HKL.",
             show_default=False,
         ),
     ],
@@ -28,14 +28,16 @@ def convert(
     image_key: Annotated[str | None, typer.Option(help="Column of image numbers.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.mtz.")] = False,
 ) -> None:
-    """Write unmerged data as an MTZ with original indices (M/ISYM), BATCH and every numeric column."""
+    """Write unmerged data as an MTZ with original indices (M/ISYM), BATCH and every numeric column; or as XDS_ASCII."""
     from bayesref.io.convert import write_unmerged
 
     if len(files) < 2:
         raise InputError(f"{files[0]} is the only file given; give the input, and then the MTZ to write.")
     *inputs, out = files
-    if out.suffix.lower() != ".mtz":
-        raise InputError(f"{out} is the last file given, to be written; its name must end with .mtz.")
+    if out.suffix.lower() not in (".mtz", ".hkl"):
+        raise InputError(
+            f"{out} is the last file given, to be written; its name must end with .mtz, or .HKL."
+        )
     if out.exists() and not overwrite:
         raise InputError(f"{out} is there already; choose another name or give --overwrite.")
     report = write_unmerged(

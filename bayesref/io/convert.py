@@ -19,6 +19,7 @@ from bayesref.io.formats import read_tables
 from bayesref.io.table import SpotTable
 from bayesref.io.unmerged import common_crystal
 from bayesref.io.write_mtz import write_mtz
+from bayesref.io.write_xds import write_xds_ascii
 
 LARGEST = 2**24  # integers beyond this are not exact in an MTZ, whose numbers are float32
 OWN = ("H", "K", "L", "M/ISYM", "I", "SIGI", "BATCH")
@@ -34,12 +35,12 @@ def write_unmerged(
     expected_images: Sequence[int] | np.ndarray | None = None,
     **keys: str | None,
 ) -> str:
-    """Read unmerged files and write them as one MTZ.
+    """Read unmerged files and write them as one MTZ, or XDS_ASCII.HKL.
 
     Parameters
     ----------
     files : one or several; a DIALS .expt goes with its .refl
-    out : MTZ to write
+    out : file to write; .HKL in its name asks for XDS_ASCII, which has no columns of its own
     spacegroup, cell : instead of those of the files
     without_images : numbers of images to leave out
     expected_images : numbers that must occur; a guard against leaving images out of the wrong file
@@ -71,11 +72,15 @@ def write_unmerged(
     frame, note = _frame(tables, keep)
     if not len(frame):
         raise InputError(f"{tables[0].name}: no row is left to write; check the file.")
+    n = sum(len(t) for t in tables)
+    report = f"{out}: {len(frame):,} of {n:,} rows, {frame['BATCH'].nunique():,} images, {group.xhm()}{note}"
+    if Path(out).suffix.lower() == ".hkl":
+        write_xds_ascii(frame, unit_cell, group, out)
+        return report
     types = dict.fromkeys(frame, "R") | {"H": "H", "K": "H", "L": "H", "I": "J", "SIGI": "Q", "BATCH": "B"}
     data = rs.DataSet(frame, cell=unit_cell, spacegroup=group, merged=False).astype(types)
     write_mtz(data.set_index(["H", "K", "L"]), out)
-    n = sum(len(t) for t in tables)
-    return f"{out}: {len(frame):,} of {n:,} rows, {frame['BATCH'].nunique():,} images, {group.xhm()}{note}"
+    return report
 
 
 def _good(table: SpotTable) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_two_files_keep_their_images_apart(make_mtz, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [(["a.mtz"], "only file"), (["a.mtz", "b.hkl"], ".mtz"), (["a.mtz", "a.mtz"], "--overwrite")],
+    [(["a.mtz"], "only file"), (["a.mtz", "b.txt"], ".mtz"), (["a.mtz", "a.mtz"], "--overwrite")],
 )
 def test_bad_input(words, named, make_mtz, tmp_path, capsys):
     make_mtz("a.mtz")
@@ -60,3 +60,20 @@ def test_bad_input(words, named, make_mtz, tmp_path, capsys):
         main(["convert", *(str(tmp_path / w) for w in words)])
     assert end.value.code == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["readers/XDS_ASCII.HKL", "readers/data_unmerged.mtz"])
+def test_xds_ascii(name, data_dir, tmp_path):
+    out = tmp_path / "XDS_ASCII.HKL"
+    write_unmerged(data_dir / name, out)
+    a, b = read_unmerged(data_dir / name), read_unmerged(out)
+    assert torch.equal(a.hkl, b.hkl)
+    assert torch.equal(a.image_number[a.image_id], b.image_number[b.image_id])
+    torch.testing.assert_close(a.I, b.I, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(a.SIGI, b.SIGI, rtol=1e-5, atol=1e-4)
+    known = gemmi.read_xds_ascii(str(out))
+    assert known.spacegroup_number == a.asu.spacegroup.number
+    assert known.cell_constants == pytest.approx(a.asu.cell.parameters, abs=2e-3)
+    other = gemmi.Intensities()
+    other.import_xds(known)
+    assert len(other) == b.report.n_read
