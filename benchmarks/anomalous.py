@@ -119,7 +119,8 @@ def figures(merged: Path, halves: Path, truth: rs.DataSet, n_bins: int) -> dict:
     by_shell = [np.corrcoef(pair[0][shell == k], pair[1][shell == k])[0, 1] for k in range(n_bins)]
     F = truth[MATES].to_numpy(float)
     true = pd.DataFrame({"true": F[:, 0] - F[:, 1], "F_true": F.mean(1)}, index=truth.index)
-    both = on_scale_of_truth(differences(merged).join(true, how="inner"), truth)
+    flat = differences(merged).join(true, how="inner")
+    both = on_scale_of_truth(flat, truth)
     z, signal = (both.dF - both.true) / both.sd, both.true.var()
     # Posterior mean of the difference where a priori it is Normal(0, signal): less weight to those measured badly.
     weighted = both.dF * signal / (signal + both.sd**2)
@@ -128,6 +129,7 @@ def figures(merged: Path, halves: Path, truth: rs.DataSet, n_bins: int) -> dict:
         "CCanom": float(np.corrcoef(pair[0], pair[1])[0, 1]),
         "mean of shells": float(np.mean(by_shell)),
         "cc(dF, truth)": float(np.corrcoef(both.dF, both.true)[0, 1]),
+        "on own scale": float(np.corrcoef(flat.dF, flat.true)[0, 1]),
         "with weights": float(np.corrcoef(weighted, both.true)[0, 1]),
         "z2": float(np.mean(z**2)),
         "cover90": float(np.mean(np.abs(z) < 1.645)),

@@ -113,7 +113,7 @@ def output_extras(settings: MergeSettings) -> Extras:
         raise InputError(f"--free-fraction is {fraction:g}; it must be above 0 and at most 0.5.")
     if file is not None:
         read_flags(file)
-    return Extras(settings.e_values, fraction, settings.free_seed, file, settings.scaled)
+    return Extras(settings.e_values, fraction, settings.free_seed, file, settings.scaled, settings.wilson_b)
 
 
 def run_fit(

@@ -137,6 +137,10 @@ class MergeSettings:
     samples: Annotated[int, OUTPUT(min=0, help="Draws of every amplitude to keep in posterior.nc.")] = 64
     scaled: Annotated[bool, OUTPUT("--scaled", help="Write scaled_k.mtz: each spot over its scale.")] = False
     e_values: Annotated[bool, OUTPUT("--e-values", help="Columns E and SIGE.")] = False
+    wilson_b: Annotated[
+        float | None,
+        OUTPUT("--wilson-b", help="Give merged amplitudes, which are flat, this B: F exp(-B s²), Å²."),
+    ] = None
     free_fraction: Annotated[
         float | None, OUTPUT(help="Make FreeR_flag, 0 = free: the same for all datasets of one lattice.")
     ] = None

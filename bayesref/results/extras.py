@@ -1,4 +1,4 @@
-"""Columns that programs after merging ask for: E values and free flags.
+"""Columns that programs after merging ask for: E values, free flags, amplitudes that fall off.
 
     E = F/√(ε m(s²)),   SIGE = SIGF/√(ε m(s²)),      m: running mean of I/ε over neighbours in resolution
 
@@ -32,6 +32,7 @@ class Extras:
     free_fraction, free_seed : make free flags, this share of the lattice's reflections
     free_file : copy the free flags of this MTZ
     scaled : scaled_k.mtz, each spot over its scale
+    wilson_b : fall-off to give to amplitudes, which are flat: F exp(-B s²), Å²
     """
 
     e_values: bool = False
@@ -39,6 +40,7 @@ class Extras:
     free_seed: int = 0
     free_file: Path | None = None
     scaled: bool = False
+    wilson_b: float | None = None
 
 
 def add_columns(table: rs.DataSet, extras: Extras) -> rs.DataSet:
@@ -50,6 +52,8 @@ def add_columns(table: rs.DataSet, extras: Extras) -> rs.DataSet:
     """
     if extras.e_values:
         table = with_e_values(table)
+    if extras.wilson_b is not None:
+        table = with_falloff(table, extras.wilson_b)
     if extras.free_file is not None:
         return _with_flags(table, copied_flags(extras.free_file, table, extras.free_seed))
     if extras.free_fraction is not None:
@@ -60,6 +64,17 @@ def add_columns(table: rs.DataSet, extras: Extras) -> rs.DataSet:
 
 def _with_flags(table, flags):
     return table.assign(**{FREE: rs.DataSeries(flags, index=table.index, dtype="I")})
+
+
+def with_falloff(table: rs.DataSet, B: float) -> rs.DataSet:
+    """Amplitudes times exp(-B s²), intensities times its square, and their standard deviations likewise."""
+    k = np.exp(-0.25 * B / table.cell.calculate_d_array(as_hkl(table.get_hkls())) ** 2)
+    power = {"F": 1, "SIGF": 1, "DANO": 1, "SIGDANO": 1, "I": 2, "SIGI": 2}
+    names = {c: power[c.split("(")[0]] for c in table if c.split("(")[0] in power}
+    columns = {c: (table[c].to_numpy(float) * k**n).astype(np.float32) for c, n in names.items()}
+    return table.assign(
+        **{c: rs.DataSeries(x, index=table.index, dtype=table[c].dtype) for c, x in columns.items()}
+    )
 
 
 def with_e_values(table: rs.DataSet) -> rs.DataSet:

@@ -50,6 +50,17 @@ def test_e_values():
     assert list(plain) == ["F", "SIGF", "I", "SIGI", "N"]
 
 
+def test_falloff():
+    plain = table(dmin=3.0)
+    data = add_columns(plain, Extras(wilson_b=20.0))
+    k = np.exp(-20 / (4 * plain.compute_dHKL()["dHKL"].to_numpy(float) ** 2))
+    for name, power in (("F", 1), ("SIGF", 1), ("I", 2), ("SIGI", 2), ("N", 0)):
+        np.testing.assert_allclose(
+            data[name].to_numpy(float), plain[name].to_numpy(float) * k**power, rtol=1e-5
+        )
+    assert (data.dtypes == plain.dtypes).all()
+
+
 def test_free_flags_are_those_of_the_lattice():
     cell, group = gemmi.UnitCell(*CELL), gemmi.SpaceGroup("P 63")
     hkl = gemmi.make_miller_array(cell, group, 2.0)
