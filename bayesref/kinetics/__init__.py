@@ -1,0 +1,1 @@
+"""Reaction schemes and the occupancies that follow from them."""
