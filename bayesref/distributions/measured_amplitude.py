@@ -114,12 +114,11 @@ def _reach(F, step, peak, G, V, centric, y, sigma, squared):
 @njit(cache=True)
 def _span(G, V, centric, y, sigma, squared):
     """Limits of F that hold the integral."""
-    top = np.sqrt(max(y, 0.0) + 9 * sigma) if squared else max(y, 0.0) + 9 * sigma
     spread = np.sqrt(V if centric else 0.5 * V)
-    lo, hi = 0.0, min(top, G + 9 * spread)
-    hi = max(hi, max(1e-3 * spread, np.sqrt(max(y, 0.0)) if squared else max(y, 0.0)))
+    peak_of_data = np.sqrt(max(y, 0.0)) if squared else max(y, 0.0)
+    lo, hi = 0.0, max(G + 3 * spread, peak_of_data)  # the mode lies between those of prior and data
     tiny = 1e-6 * spread
-    F = max(tiny, min(hi, 0.5 * (G + (np.sqrt(max(y, 0.0)) if squared else max(y, 0.0)))))
+    F = max(tiny, min(hi, 0.5 * (G + peak_of_data)))
     second = -1.0
     for _ in range(60):
         first, second = _slopes(F, G, V, centric, y, sigma, squared)

@@ -26,6 +26,8 @@ from bayesref.refinement.temperature import temperatures
 
 MIN_FREE = 100  # reflections; below, errors are learned from the work set
 MAX_STEP = 0.25  # Å, or of log B
+REACH = 4.0  # how far a global latent may go in one fit
+STEADY = 0.06  # of log τ²: 3 % of the width of restraints
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +77,11 @@ def fit_sites(target: Target, z, names, rows=None, steps=25) -> torch.Tensor:
         value, grad = target.value_and_grad(new, names, rows)
         return -value, -grad[where].numpy()
 
-    result = scipy.optimize.minimize(
-        f,
-        z[where].numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": steps, "ftol": 1e-9, "gtol": 1e-2},
-    )
+    x0 = z[where].numpy()
+    options = {"maxiter": steps, "ftol": 1e-9, "gtol": 1e-2}
+    # Logarithms, and components of B in Å²: a line search must not leave where the exponential has a meaning.
+    bounds = scipy.optimize.Bounds(x0 - REACH, x0 + REACH)
+    result = scipy.optimize.minimize(f, x0, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     z = z.clone()
     z[where] = torch.from_numpy(result.x)
     return z
@@ -151,13 +151,13 @@ def determined_by_data(target: Target, z, factor: Factor, cutoff: float, n_draws
 
 
 def refine_point(
-    target: Target, cycles=12, steps=12, tolerance=1.0, report: Callable = lambda row: None
+    target: Target, cycles: int = 15, steps: int = 12, report: Callable = lambda row: None
 ) -> PointEstimate:
-    """Cycles until one gains less than `tolerance` log units per thousand reflections.
+    """Cycles until atoms and the widths of their restraints stay where they are.
 
     Parameters
     ----------
-    cycles : at most so many
+    cycles : at most so many; 0 fits scale and errors only
     steps : L-BFGS steps of the atoms in each
     report : called with each row of the history
     """
@@ -167,23 +167,30 @@ def refine_point(
         z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1)
         z, found = fit_atoms(target, z, steps, 0.5)
         row = _row(target, z, cycle, found, time.monotonic() - begin)
+        before = target.atoms.temperature
+        target, determined = _next(target, z)
+        row["restraint_width"], row["B_width"] = (t**0.5 for t in target.atoms.temperature)
         history.append(row)
         report(row)
-        values = target.latents.unpack(z)
-        target = replace(target, atoms=target.atoms.moved(values["xyz"], values["B"], values["w"]))
-        factor = Factor(precision(target, z, 0.0))
-        target = replace(target, atoms=replace(target.atoms, temperature=temperatures(target, z, factor)))
-        if int(target.data.free.sum()) < MIN_FREE:
-            determined = determined_by_data(target, z, factor, 0.0)
-        if (
-            cycle > 2
-            and abs(row["moved"]) < 0.01
-            and found.decrement < 2 + tolerance * 1e-3 * len(target.data.value)
-        ):
+        steady = all(
+            abs(np.log(a / b)) < STEADY for a, b in zip(target.atoms.temperature, before, strict=True)
+        )
+        if cycle > 2 and row["moved"] < 0.01 and steady:
             reason = f"the last cycle moved atoms by {row['moved']:.3f} Å rms"
             break
     z = fit_globals(target, z, determined, rounds=1)
     return PointEstimate(target, z, history, reason, determined)
+
+
+def _next(target: Target, z) -> tuple[Target, float]:
+    """The target of the next cycle, and p, which is needed where there is no free set."""
+    values = target.latents.unpack(z)
+    target = replace(target, atoms=target.atoms.moved(values["xyz"], values["B"], values["w"]))
+    factor = Factor(precision(target, z, 0.0))
+    target = replace(target, atoms=replace(target.atoms, temperature=temperatures(target, z, factor)))
+    if int(target.data.free.sum()) >= MIN_FREE:
+        return target, 0.0
+    return target, determined_by_data(target, z, factor, 0.0)
 
 
 def _row(target, z, cycle, found, seconds):

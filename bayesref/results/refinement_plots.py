@@ -6,6 +6,8 @@ import pandas as pd
 from bayesref.io.atomic import atomic_path
 from bayesref.results.plots import BLUE, GREY, ORANGE, _figure, _resolution_axis, _styled
 
+TICKS = [m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5)]
+
 
 @_styled
 def plot_r(statistics: pd.DataFrame, path) -> None:
@@ -37,13 +39,26 @@ def plot_b(posterior, path) -> None:
     table = pd.DataFrame({"B": B, "sd": sd}).groupby(residues, sort=False).mean()
     figure, (left, right) = _figure(10, 2)
     i = np.arange(len(table))
-    left.fill_between(i, table.B - 1.645 * table.sd, table.B + 1.645 * table.sd, color=BLUE, alpha=0.25, lw=0,
-                      label="90 % interval of an atom")  # fmt: skip
+    spread = np.exp(
+        1.645 * np.minimum(table.sd / table.B, 2.0)
+    )  # B is a positive number: its logarithm is normal
+    left.fill_between(
+        i, table.B / spread, table.B * spread, color=BLUE, alpha=0.25, lw=0, label="90 % of an atom"
+    )
     left.plot(i, table.B, color=BLUE, lw=1, label="mean of the residue")
-    left.set(xlabel="residue, in the order of the file", ylabel="B (Å²)", ylim=(0, None), title="B factors")
+    left.set(
+        xlabel="residue, in the order of the file",
+        ylabel="B (Å²)",
+        ylim=(0, 1.6 * table.B.max()),
+        title="B factors",
+    )
     left.legend()
     error = esd["xyz"].square().mean(1).sqrt().numpy()
     right.loglog(B, error, ".", ms=3, color=ORANGE, alpha=0.6)
     right.set(xlabel="B (Å²)", ylabel="standard deviation of a coordinate (Å)", title="Coordinates")
+    for axis, values in ((right.xaxis, B), (right.yaxis, error)):
+        ticks = [t for t in TICKS if values.min() < t < values.max()]
+        axis.set_ticks(ticks, [f"{t:g}" for t in ticks])
+        axis.set_ticks([], minor=True)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)

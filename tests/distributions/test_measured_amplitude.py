@@ -22,6 +22,8 @@ CASES = [
     (2.0, 3.0, True, 600.0, 30.0),
     (50.0, 1e-3, False, 2400.0, 90.0),
     (0.1, 1e4, False, 70.0, 3.0),
+    (6.0, 0.05, False, 4.0, 1.5),  # a sharp model far above the measurement, and below it
+    (1.0, 0.05, True, 9.0, 0.6),
 ]
 
 
