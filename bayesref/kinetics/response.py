@@ -148,10 +148,8 @@ class HistogramResponse:
 
     def convolve(self, Q, start, before, t):
         """⟨p⟩(t), (..., time, state); arguments as in `NoResponse.convolve`."""
-        edges, weights = (
-            torch.as_tensor(self.edges, dtype=Q.dtype, device=Q.device),
-            torch.as_tensor(self.weights).to(Q),
-        )
+        edges = torch.as_tensor(self.edges, dtype=Q.dtype, device=Q.device)
+        weights = torch.as_tensor(self.weights, dtype=Q.dtype, device=Q.device)
         weights, n = weights / weights.sum(), len(weights)
         low = (t[..., None] - edges[1:]).flatten(-2)  # (..., time × bin)
         high = (t[..., None] - edges[:-1]).flatten(-2)
