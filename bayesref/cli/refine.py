@@ -25,6 +25,7 @@ from bayesref.refinement.posterior import StructurePosterior
 from bayesref.refinement.refine import refine as run
 from bayesref.restraints.dictionary import load_dictionary
 from bayesref.results.refined_write import Requests, write_refinement
+from bayesref.validation.refinement import refinement_statistics
 
 DATA = partial(typer.Option, rich_help_panel="Data")
 MODEL = partial(typer.Option, rich_help_panel="Model and restraints")
@@ -125,16 +126,11 @@ def refine(settings: RefineSettings) -> None:
         table=settings.form_factors, wavelength=settings.wavelength,
         report=lambda row: console.print(progress_line(row), highlight=False), note=console.print,
     )  # fmt: skip
+    statistics = refinement_statistics(posterior.target, posterior.mean, settings.bins)
     requests = Requests(
-        settings.draws,
-        settings.ensemble,
-        settings.map_sigma,
-        settings.bins,
-        settings.seed,
-        asdict(settings),
-        start,
+        settings.draws, settings.ensemble, settings.map_sigma, settings.seed, asdict(settings), start
     )
-    record, statistics = write_refinement(posterior, out, requests)
+    record = write_refinement(posterior, statistics, out, requests)
     print_result(console, posterior, record, statistics, out)
 
 

@@ -27,30 +27,32 @@ from bayesref.results.refined_structure import (
 )
 from bayesref.results.refinement_plots import plot_b, plot_r
 from bayesref.results.run import PACKAGES, plain, version_of, write_run
-from bayesref.validation.refinement import refinement_statistics
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What is to be written: draws in posterior.nc, models in the ensemble, options and start of the program."""
+    """What is to be written: draws in posterior.nc, models in the ensemble; seed, options and start of the program."""
 
     draws: int = 100
     ensemble: int = 20
     map_sigma: bool = False
-    bins: int = 12
     seed: int = 0
     options: dict | None = None
     start: float | None = None
 
 
-def write_refinement(posterior, out: Path, requests: Requests) -> tuple[dict, pd.DataFrame]:
-    """Write everything; returns what run.json holds and the statistics by resolution.
+def write_refinement(posterior, statistics: pd.DataFrame, out: Path, requests: Requests) -> dict:
+    """Write everything; returns what run.json holds, and "geometry_table", a few lines for the terminal.
+
+    Parameters
+    ----------
+    posterior : StructurePosterior
+    statistics : by resolution, see `bayesref.validation.refinement`
 
     Raises
     ------
     InputError : a file cannot be written
     """
-    statistics = refinement_statistics(posterior.target, posterior.mean, requests.bins)
     mean = geometry_report(posterior.atoms.restraints, posterior.crystal.xyz, posterior.crystal.B)
     one = posterior.sites(1, requests.seed)
     draw = geometry_report(posterior.atoms.restraints, one["xyz"][0], one["B"][0])
@@ -74,7 +76,7 @@ def write_refinement(posterior, out: Path, requests: Requests) -> tuple[dict, pd
     plot_b(posterior, out / "b_factors.png")
     record = run_record(posterior, statistics, mean, draw, requests)
     write_run(record, out / "run.json")
-    return record | {"geometry_table": geometry_lines(mean, draw)}, statistics
+    return record | {"geometry_table": geometry_lines(mean, draw)}
 
 
 def run_record(posterior, statistics, mean, draw, requests: Requests) -> dict:
