@@ -214,7 +214,9 @@ def measured_amplitude(G, V, centric, value, sigma, kind) -> MeasuredAmplitude:
     out = np.empty((7, len(value)))
     columns = (x.detach().double().contiguous().numpy() for x in (G, V))
     data = (x.double().contiguous().numpy() for x in (value, sigma))
-    _integrate(*columns, centric.contiguous().numpy(), *data, kind == "I", out)
+    G, V = columns
+    value, sigma = data
+    _integrate(G, V, centric.contiguous().numpy(), value, sigma, kind == "I", out)
     return MeasuredAmplitude(*torch.from_numpy(out))
 
 

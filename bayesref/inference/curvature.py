@@ -182,14 +182,14 @@ def inverse_root(H: torch.Tensor | Arrow) -> torch.Tensor | ArrowRoot:
     """
     if isinstance(H, Arrow):
         return H.root()
-    H = 0.5 * (H + H.T)
-    _, info = torch.linalg.cholesky_ex(H)
+    S = 0.5 * (H + H.T)
+    _, info = torch.linalg.cholesky_ex(S)
     if int(info):
-        values, vectors = torch.linalg.eigh(H)
+        values, vectors = torch.linalg.eigh(S)
         values = values.abs().clamp(min=1e-8 * float(values.abs().max()))
-        H = (vectors * values) @ vectors.T
-    L = torch.linalg.cholesky(H)
-    return torch.linalg.solve_triangular(L, torch.eye(len(H), dtype=H.dtype), upper=False).T
+        S = (vectors * values) @ vectors.T
+    L = torch.linalg.cholesky(S)
+    return torch.linalg.solve_triangular(L, torch.eye(len(S), dtype=S.dtype), upper=False).T
 
 
 def log_det(root: torch.Tensor | ArrowRoot) -> float:

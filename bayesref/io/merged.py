@@ -84,7 +84,7 @@ def read_merged(
     free = _free_rows(flags, asu, spacegroup, notes)
     kind = "I" if mtz.column_with_label(value).type == "J" else "F"
     order = np.argsort(row.numpy())
-    columns = {"file": str(path), "value": value, "sigma": sigma}
+    columns: dict[str, str | int] = {"file": str(path), "value": value, "sigma": sigma}
     if flags is not None:
         columns |= {"free": flags.label, "free_value": flags.value}
     return MergedData(
@@ -135,8 +135,7 @@ def _read(path: Path) -> gemmi.Mtz:
 
 
 def _from_cif(path: Path) -> gemmi.Mtz:
-    blocks = gemmi.as_refln_blocks(gemmi.cif.read(str(path)))
-    blocks = [b for b in blocks if b.default_loop is not None]
+    blocks = [b for b in gemmi.as_refln_blocks(gemmi.cif.read(str(path))) if b.default_loop is not None]
     if not blocks:
         raise InputError(
             f"{path} has no reflections (_refln loop); give the structure-factor file, not the model."

@@ -15,6 +15,7 @@ from bayesref._checks import InputError
 from bayesref.crystal.atoms import Crystal
 from bayesref.crystal.cell import hkl_stol2
 from bayesref.refinement.priors import Stereochemistry, Thermal
+from bayesref.restraints.restraints import Restraints
 from bayesref.scaling.basis import bumps
 from bayesref.structure_factors.calculate import prepare, structure_factors
 from bayesref.structure_factors.plan import Plan
@@ -98,7 +99,7 @@ class AtomicModel:
     """
 
     crystal: Crystal
-    restraints: object
+    restraints: Restraints
     conformers: Conformers
     plan: Plan
     F_mask: torch.Tensor

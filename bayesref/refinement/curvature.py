@@ -46,8 +46,8 @@ def shell_weights(target, z) -> tuple[np.ndarray, np.ndarray]:
     for rows in order.tensor_split(min(N_SHELL, max(1, len(order) // 30))):
         s2.append(float(atoms.stol2[rows].mean()))
         total.append(float(W[rows].sum()))
-    total = np.array(total)
-    return np.array(s2), np.maximum(total, FLOOR * np.abs(total).max())
+    sums = np.array(total)
+    return np.array(s2), np.maximum(sums, FLOOR * np.abs(sums).max())
 
 
 def _size_of_model(atoms, values, G):
@@ -175,4 +175,5 @@ class Factor:
 
 def resolution_cutoff(atoms) -> float:
     """Å: beyond about 1.5 d_min the data see two atoms apart."""
-    return float(min(6.0, max(3.0, 1.5 * 0.5 / hkl_stol2(atoms.plan.hkl, atoms.crystal.cell).max().sqrt())))
+    dmin = 0.5 / float(hkl_stol2(atoms.plan.hkl, atoms.crystal.cell).max()) ** 0.5
+    return min(6.0, max(3.0, 1.5 * dmin))

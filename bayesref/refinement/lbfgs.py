@@ -39,7 +39,8 @@ def minimize(
     tolerance : stop where ½ gᵀH₀g is below
     """
     value, g = function(z)
-    n, pairs = 1, deque(maxlen=PAIRS)
+    n = 1
+    pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=PAIRS)
     decrement = np.inf
     for _ in range(steps):
         decrement = 0.5 * float(g @ solve(g))

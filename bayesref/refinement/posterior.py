@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from bayesref.inference.arrow import ArrowRoot
 from bayesref.inference.curvature import inverse_root
 from bayesref.refinement.atomic_model import AtomicModel
 from bayesref.refinement.curvature import Factor, precision, resolution_cutoff
@@ -48,8 +49,8 @@ class StructurePosterior:
     error_rows: torch.Tensor
     factor: Factor
     coupling: np.ndarray
-    root: torch.Tensor
-    error_root: torch.Tensor
+    root: torch.Tensor | ArrowRoot
+    error_root: torch.Tensor | ArrowRoot
     determined: float
     history: list
     reason: str
@@ -58,11 +59,11 @@ class StructurePosterior:
         """Draws of z, (draw, latent)."""
         g = torch.Generator().manual_seed(seed)
         z = self.mean.repeat(n, 1)
-        dg = torch.randn(n, len(self.global_rows), generator=g, dtype=z.dtype) @ self.root.T
+        dg = (self.root @ torch.randn(len(self.global_rows), n, generator=g, dtype=z.dtype)).T
         da = self.factor.draw(n, np.random.default_rng(seed)) - dg.numpy() @ self.coupling.T
         z[:, self.atom_rows] += torch.from_numpy(da)
         z[:, self.global_rows] += dg
-        de = torch.randn(n, len(self.error_rows), generator=g, dtype=z.dtype) @ self.error_root.T
+        de = (self.error_root @ torch.randn(len(self.error_rows), n, generator=g, dtype=z.dtype)).T
         z[:, self.error_rows] += de
         return z
 

@@ -7,6 +7,7 @@ Steps: structure factors checked against direct summation, overall B from the Wi
 as rigid bodies where asked, cycles of `point_estimate`, and the Gaussian posterior about their end.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -98,7 +99,7 @@ def refine(
     InputError : bad parameters, an unknown residue, or structure factors that fail their check
     """
     if page is None:
-        from bayesref.models.refine import model as page
+        page = importlib.import_module("bayesref.models.refine").model
     crystal = isotropic(crystal)
     restraints = build_restraints(crystal, library, unrestrained=unrestrained, guess=guess)
     Sigma = mean_intensity(data)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from bayesref._checks import InputError
+from bayesref.data.merged import MergedData
 from bayesref.distributions.measured_amplitude import MeasuredAmplitude, log_evidence, measured_amplitude
 from bayesref.distributions.rice_woolfson import RiceWoolfson
 from bayesref.guides.latents import AMPLITUDE, Latents, trace_model
@@ -34,7 +35,7 @@ class Target:
     """
 
     page: Callable
-    data: object
+    data: MergedData
     atoms: AtomicModel
     latents: Latents
 

@@ -62,7 +62,8 @@ def load_dictionary(
     InputError
         For a file that cannot be read or has no restraints, and for residues that are described nowhere.
     """
-    library, source = gemmi.MonLib(), {}
+    library = gemmi.MonLib()
+    source: dict[str, str] = {}
     wanted = [n for n in dict.fromkeys(names) if n not in {*unrestrained, *guess}]
     # A library keeps the first description that it reads of anything.
     for file in user_files:

@@ -81,8 +81,8 @@ def write_map_sigma(posterior, path: str | Path, n_draws: int = 24, seed: int = 
 
     The spread over draws of the structure, of scale and solvent, each with its own phases and figures of merit.
     """
-    data, total, square = posterior.target.data, 0.0, 0.0
-    grid = None
+    data = posterior.target.data
+    densities = []
     for z in posterior.draw(n_draws, seed):
         c = map_coefficients(posterior.target, z)
         mtz = gemmi.Mtz(with_base=True)
@@ -94,10 +94,8 @@ def write_map_sigma(posterior, path: str | Path, n_draws: int = 24, seed: int = 
         F, phase = _signed("F", "PHI", c["FWT"], torch.rad2deg(c["PHIC"])).values()
         mtz.set_data(np.column_stack([data.asu.hkl.numpy(), F.numpy(), phase.numpy()]).astype(np.float32))
         grid = mtz.transform_f_phi_to_map("F", "PHI", sample_rate=3)
-        density = np.array(grid.array, dtype=np.float64)
-        total, square = total + density, square + density**2
-    variance = (square - total**2 / n_draws) / (n_draws - 1)
-    np.asarray(grid.array)[...] = np.sqrt(np.maximum(variance, 0))
+        densities.append(np.array(grid.array))
+    np.asarray(grid.array)[...] = np.std(densities, 0, ddof=1)
     ccp4 = gemmi.Ccp4Map()
     ccp4.grid = grid
     ccp4.update_ccp4_header()

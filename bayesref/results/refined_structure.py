@@ -39,7 +39,8 @@ def _add_esd(block, esd) -> None:
 
 def write_ensemble(posterior, path: str | Path, n: int, seed: int = 0) -> None:
     """`n` draws of the posterior as the models of one mmCIF."""
-    out = None
+    out = gemmi_from_crystal(posterior.crystal)
+    del out[0]
     draws = posterior.sites(n, seed)
     for i in range(n):
         crystal = replace(
@@ -49,13 +50,9 @@ def write_ensemble(posterior, path: str | Path, n: int, seed: int = 0) -> None:
             occupancy=draws["occupancy"][i],
         )
         structure = gemmi_from_crystal(crystal)
-        if out is None:
-            out = structure
-            out[0].num = 1
-        else:
-            model = structure[0].clone()
-            model.num = i + 1
-            out.add_model(model)
+        model = structure[0].clone()
+        model.num = i + 1
+        out.add_model(model)
     with atomic_path(path) as temporary:
         out.make_mmcif_document().write_file(str(temporary))
 
