@@ -28,7 +28,7 @@ def fraction_prior(mean: float = 0.5, strength: float = 2.0) -> dist.Distributio
     """Prior of an efficiency or activation; strength 2 at mean 0.5 is uniform."""
     if not 0 < mean < 1 or strength <= 0:
         raise InputError(
-            f"Found a mean of {mean} and a strength of {strength}; expected 0 < mean < 1 < strength."
+            f"Found a mean of {mean} and a strength of {strength}; expected a mean between 0 and 1, a strength above 0."
         )
     a = torch.tensor([mean * strength, (1 - mean) * strength], dtype=torch.float64)
     return dist.Beta(a[0], a[1])

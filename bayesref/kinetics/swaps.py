@@ -4,7 +4,7 @@
 
 With free structures ρ_s the data fix only the space that the curves o_s(t) span. In A -> B -> C it is that of
 exp(-k₁t), exp(-k₂t) and 1, whichever is which: k₁ <-> k₂ leaves C(t) as it is, and fits equally well with another
-structure of B (slow-fast ambiguity: Vajda & Rabitz (1994), Chem. Eng. Sci. 49, 619). A posterior has a mode for each.
+structure of B (slow-fast ambiguity: Vajda & Rabitz (1988), J. Phys. Chem. 92, 701). A posterior has a mode for each.
 """
 
 from dataclasses import dataclass
