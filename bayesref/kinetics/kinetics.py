@@ -13,6 +13,7 @@ Every factor is non-negative and sums to one, and so do the occupancies (to what
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 
@@ -28,8 +29,8 @@ class Kinetics:
     Parameters
     ----------
     scheme : Scheme or its text
-    ground : state of all molecules before t = 0; the first state of the scheme where None
-    start : state in which the reaction starts at t = 0; `ground` where None
+    ground : state of all molecules before t = 0; the first state of the scheme where empty
+    start : state in which the reaction starts at t = 0; `ground` where empty
     light_activated : products that return to `ground` are inactive (a state "ground*" of the same structure)
     returns : {transition: state} that what a transition with an efficiency below one loses goes to; `ground` where
         a transition is not named
@@ -38,8 +39,8 @@ class Kinetics:
     """
 
     scheme: Scheme | str
-    ground: str | None = None
-    start: str | None = None
+    ground: str = ""
+    start: str = ""
     light_activated: bool = False
     returns: Mapping[str, str] = field(default_factory=dict)
     structures: Mapping[str, str | None] = field(default_factory=dict)
@@ -55,27 +56,31 @@ class Kinetics:
             raise InputError(
                 f"The scheme has no transition {unknown[0]!r} to lose from; it has {scheme.rates}."
             )
-        home = {state: state for state in scheme.states}
+        home: dict[str, str | None] = {state: state for state in scheme.states}
         if self.light_activated:
             scheme = scheme.light_activated(ground)
             home[f"{ground}*"] = self.structures.get(ground, ground)
         for state in [*self.structures, *self.returns.values()]:
             scheme.index(state)
-        home |= self.structures
+        home.update(self.structures)
         if not any(home.values()):
             raise InputError("No state has a structure; give at least one in `structures`.")
         for name, value in {"scheme": scheme, "ground": ground, "start": start, "structures": home}.items():
             object.__setattr__(self, name, value)
 
     @property
+    def _scheme(self) -> Scheme:
+        return cast(Scheme, self.scheme)  # text is parsed in __post_init__
+
+    @property
     def states(self) -> tuple[str, ...]:
         """Kinetic states, with the inactive ground state where light acts once."""
-        return self.scheme.states
+        return self._scheme.states
 
     @property
     def rates(self) -> tuple[str, ...]:
         """Names of the rates, "A->B"."""
-        return self.scheme.rates
+        return self._scheme.rates
 
     @property
     def occupied(self) -> tuple[str, ...]:
@@ -96,13 +101,13 @@ class Kinetics:
         returns = {name: self.returns.get(name, back) for name in efficiencies or {}}
         if self.light_activated:  # what comes back to the ground state is inactive
             returns = {name: back if state == self.ground else state for name, state in returns.items()}
-        return self.scheme.rate_matrix(rates, efficiencies, returns, factors)
+        return self._scheme.rate_matrix(rates, efficiencies, returns, factors)
 
     def populations(self, rates, t, *, response=None, efficiencies=None, factors=None) -> torch.Tensor:
         """⟨p⟩(t), (..., time, state); arguments as in `occupancies`."""
         Q = self.rate_matrix(rates, efficiencies, factors)
         one = torch.eye(len(self.states), dtype=Q.dtype, device=Q.device)
-        start, before = (one[self.scheme.index(s)] for s in (self.start, self.ground))
+        start, before = (one[self._scheme.index(s)] for s in (self.start, self.ground))
         t = torch.as_tensor(t, dtype=Q.dtype, device=Q.device)
         if t.ndim == 0 or not torch.isfinite(t).all():
             raise InputError(f"The times have shape {tuple(t.shape)}; expected finite times, s, (..., time).")
@@ -131,19 +136,19 @@ class Kinetics:
         p = self.populations(rates, t, response=response, efficiencies=efficiencies, factors=factors)
         M = self.mapping().to(p)
         alpha = torch.as_tensor(activation, dtype=p.dtype, device=p.device)
-        if not ((alpha >= 0) & (alpha <= 1)).all():
+        if ((alpha < 0) | (alpha > 1)).any():
             raise InputError(f"The activation is {alpha.tolist()}; expected a fraction from 0 to 1.")
         alpha = alpha[..., None] if alpha.ndim > p.ndim - 2 else alpha[..., None, None]
         return (1 - alpha) * self._unreacted(unreacted, M)[..., None, :] + alpha * (p @ M.T)
 
     def _unreacted(self, u, M) -> torch.Tensor:
         if u is None:
-            return M[:, self.scheme.index(self.ground)]
+            return M[:, self._scheme.index(self.ground)]
         u = torch.as_tensor(u, dtype=M.dtype, device=M.device)
         if u.ndim == 0 or u.shape[-1] != len(M):
             raise InputError(
                 f"The unreacted occupancies have shape {tuple(u.shape)}; expected (..., {len(M)}): {self.occupied}."
             )
-        if not (u >= 0).all() or ((u.sum(-1) - 1).abs() > 1e-6).any():
+        if (u < 0).any() or ((u.sum(-1) - 1).abs() > 1e-6).any():
             raise InputError(f"The unreacted occupancies {u.tolist()} must be at least zero and sum to one.")
         return u

@@ -111,7 +111,7 @@ class Scheme:
             rates[name] = rates[name] * f
         eta, returns = self._known("efficiency", efficiencies), returns or {}
         for name, e in eta.items():
-            if (e < 0).any() or (e > 1).any() or torch.isnan(e).any():
+            if (e < 0).any() or (e > 1).any():
                 raise InputError(
                     f"The efficiency of {name} is {e.tolist()}; expected a fraction from 0 to 1."
                 )
@@ -137,7 +137,9 @@ class Scheme:
         n = len(self.states)
         if not flow:
             return torch.zeros(n, n, dtype=torch.float64)
-        rates = torch.stack(torch.broadcast_tensors(*[r for _, _, r in flow]), -1)  # (..., flow)
+        # Plain numbers are on the CPU; they follow the tensors that are not.
+        device = next((r.device for _, _, r in flow if r.device.type != "cpu"), torch.device("cpu"))
+        rates = torch.stack(torch.broadcast_tensors(*[r.to(device) for _, _, r in flow]), -1)  # (..., flow)
         place = torch.zeros(len(flow), n * n, dtype=rates.dtype, device=rates.device)
         for f, (i, j, _) in enumerate(flow):
             place[f, i * n + j] += 1

@@ -207,3 +207,22 @@ def test_swap_of_a_chain_fits_equally_well():
     fit = torch.linalg.lstsq(x, y).solution
     torch.testing.assert_close(x @ fit, y)
     assert (x - y).abs().max() > 0.1
+
+
+def test_a_diverged_draw_is_nan_and_leaves_the_others():
+    kinetics = br.Kinetics("A->B->C")
+    k = torch.tensor([[2.0, 0.5], [math.inf, 0.5], [math.nan, 0.5]], dtype=DOUBLE)
+    for response in (br.NoResponse(), br.GaussianResponse(0.3), br.BoxResponse(0.3)):
+        o = kinetics.occupancies(k, T, response=response)
+        torch.testing.assert_close(o[0], kinetics.occupancies(k[0], T, response=response))
+        assert torch.isnan(o[1:, -1]).all()
+
+
+def test_device(device):
+    t = T.to(device)
+    rates = {"A->B": torch.tensor(2.0, dtype=DOUBLE, device=device), "B->C": 0.5}
+    for response in (br.NoResponse(), br.GaussianResponse(0.3), br.ExponentialGaussianResponse(0.3, 0.1)):
+        o = br.Kinetics("A->B->C").occupancies(rates, t, response=response)
+        want = br.Kinetics("A->B->C").occupancies({"A->B": 2.0, "B->C": 0.5}, T, response=response)
+        assert o.device.type == device.type
+        torch.testing.assert_close(o.cpu(), want)
