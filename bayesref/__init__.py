@@ -32,6 +32,8 @@ _HOME = {
     "SimplexOccupancies": "kinetics.simplex",
     "SolventMask": "structure_factors.solvent",
     "arrhenius": "kinetics.temperature",
+    "States": "refinement.states",
+    "TimeSeries": "data.series",
     "back_project": "fourier",
     "build_restraints": "restraints.restraints",
     "draw_density": "fourier.draw",

@@ -5,6 +5,7 @@ from bayesref.distributions.falloff import wilson_sigma
 from bayesref.distributions.french_wilson import FrenchWilson, french_wilson
 from bayesref.distributions.quadrature import NodePosterior, bracket, legendre, nodes
 from bayesref.distributions.rice_woolfson import RiceWoolfson
+from bayesref.distributions.shared_error import SharedError
 from bayesref.distributions.spot_intensity import SpotIntensity
 from bayesref.distributions.truncated_normal import TruncatedNormal
 from bayesref.distributions.wilson import Wilson
@@ -14,6 +15,7 @@ __all__ = [
     "FrenchWilson",
     "NodePosterior",
     "RiceWoolfson",
+    "SharedError",
     "SpotIntensity",
     "TruncatedNormal",
     "Wilson",

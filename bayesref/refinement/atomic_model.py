@@ -86,7 +86,7 @@ class AtomicModel:
     Attributes
     ----------
     crystal : Crystal, as the fit starts
-    restraints : of its coordinates and B factors
+    restraints : of its coordinates and B factors; None where no atom will move
     conformers : Conformers
     plan : of the structure factors
     F_mask : (hkl,) complex128, transform of the solvent mask
@@ -99,7 +99,7 @@ class AtomicModel:
     """
 
     crystal: Crystal
-    restraints: Restraints
+    restraints: Restraints | None
     conformers: Conformers
     plan: Plan
     F_mask: torch.Tensor
@@ -134,7 +134,8 @@ class AtomicModel:
             F = structure_factors(crystal, plan=plan).abs().double()
         scale = float(((Sigma * data.asu.epsilon).mean() / (F**2).mean()).sqrt())
         loose = torch.ones(len(crystal), dtype=torch.bool)
-        loose[restraints.bonds.atoms.flatten()] = False
+        if restraints is not None:
+            loose[restraints.bonds.atoms.flatten()] = False
         return cls(
             crystal, restraints, Conformers.of(groups, crystal.occupancy), plan, mask,
             hkl_stol2(hkl, crystal.cell), Sigma, scale, crystal.xyz.clone(), loose,

@@ -56,7 +56,7 @@ def simulate_refine(crystal: Crystal, options: RefineOptions = RefineOptions(), 
     with torch.no_grad():
         F = structure_factors(crystal, asu.hkl, rel_error=1e-4).to(torch.complex128)
     F = options.scale * add_solvent(F, SolventMask(asu.hkl)(crystal), asu.stol2, options.k_sol, options.B_sol)
-    Sigma = _smooth_mean(F.abs() ** 2 / asu.epsilon, asu.stol2)
+    Sigma = smooth_mean(F.abs() ** 2 / asu.epsilon, asu.stol2)
     beta = options.error * Sigma * torch.exp(options.rise * asu.stol2 / asu.stol2.max())
     e = torch.randn(2, len(asu), generator=g, dtype=torch.float64)
     direction = F / F.abs().clamp(min=1e-12)  # a centric error keeps to the line of F
@@ -68,7 +68,7 @@ def simulate_refine(crystal: Crystal, options: RefineOptions = RefineOptions(), 
     return MergedData(asu, "I", I, SIGI, free, {"value": "I", "sigma": "SIGI", "free": "FreeR_flag"}, ())
 
 
-def _smooth_mean(x, stol2, n_bin=20):
+def smooth_mean(x, stol2, n_bin=20):
     """Mean of x in bins of resolution, interpolated, (hkl,)."""
     order = stol2.argsort()
     bins = order.tensor_split(max(1, min(n_bin, len(order) // 20)))

@@ -1,0 +1,110 @@
+"""The integral of `shared_error` over the dark amplitude, and its derivatives, compiled.
+
+log p = log Σ_n exp(ℓ_n),   ∂ log p/∂θ = Σ_n w_n ∂ℓ_n/∂θ,   w_n = exp(ℓ_n)/p          n: nodes
+Rice      ∂ℓ/∂g = 2(F R - g)/W,   R = I₁/I₀(2Fg/W)       Woolfson   ∂ℓ/∂g = (F tanh(Fg/W) - g)/W
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from bayesref.distributions.measured_amplitude import _bessel
+
+_FAR = 30.0  # beyond, three terms of the asymptotic series of log I₀ and I₁/I₀ are exact to 1e-7
+
+
+@njit(cache=True)
+def _log_bessel(x):
+    if x > _FAR:
+        u = 1 / (8 * x)
+        return u * (1 + u * (4 + u * 33.333)) - 0.5 * math.log(2 * math.pi * x), 1 - 4 * u * (
+            1 + u * (1 + 4 * u)
+        )
+    return _bessel(x)
+
+
+@njit(cache=True)
+def _light(F, g, W, centric):
+    """log p(F | g, W) and its slopes in g and W."""
+    if centric:
+        x = F * g / W
+        e = math.exp(-2 * x)
+        value = 0.5 * (math.log(2 / math.pi) - math.log(W) - (F - g) ** 2 / W) + math.log(0.5 * (1 + e))
+        t = (1 - e) / (1 + e)
+        return value, (F * t - g) / W, -0.5 / W + 0.5 * ((F - g) / W) ** 2 - x / W * (t - 1)
+    x = 2 * F * g / W
+    log_i0, R = _log_bessel(x)
+    value = math.log(2 * F / W) - (F - g) ** 2 / W + log_i0
+    return value, 2 * (F * R - g) / W, -1 / W + ((F - g) / W) ** 2 - x / W * (R - 1)
+
+
+@njit(cache=True)
+def _conditional(h, cosine, sine, G, V, d, V_time, sigma, F, K, c):
+    """About where |F_0| lies at one phase, and how wide: all laws taken as normal along the phase."""
+    precision = 1 / sigma[h, 0] ** 2 + (1 if c else 2) / V[h]
+    total = F[h, 0] / sigma[h, 0] ** 2 + (1 if c else 2) * G[h] * cosine / V[h]
+    for t in range(d.shape[1]):
+        s = sigma[h, 1 + t]
+        if math.isfinite(s):
+            w = 1 / ((V_time[h, t] if c else 0.5 * V_time[h, t]) + (s / K[h, t]) ** 2)
+            precision += w
+            total += w * (F[h, 1 + t] / K[h, t] - d[h, t].real * cosine - d[h, t].imag * sine)
+    return total / precision, 1 / math.sqrt(precision)
+
+
+@njit(cache=True)
+def integrate(G, V, d, V_time, sigma, F, K, centric, x, log_x, y, v, span, out, grad):
+    """log p into `out` (hkl,); slopes in G, V, then per time in Re d, Im d, V_time, K into `grad` (hkl, 2 + 4 time)."""
+    T = d.shape[1]
+    n_phase = len(y)
+    size = len(x) * n_phase
+    logs, slopes = np.empty(size), np.empty((size, 2 + 4 * T))
+    for h in range(len(G)):
+        n, c = 0, centric[h]
+        dark, s0 = F[h, 0], sigma[h, 0]
+        half = min(math.pi, span / math.sqrt(max(2 * max(dark, s0) * G[h] / V[h], 1e-6)))
+        for k in range(2 if c else n_phase):
+            cosine = 1.0 - 2 * k if c else math.cos(half * y[k])
+            sine = 0.0 if c else math.sin(half * y[k])
+            centre, width = _conditional(h, cosine, sine, G, V, d, V_time, sigma, F, K, c)
+            for a in range(len(x)):
+                F0 = max(centre + width * x[a], 1e-3 * s0)
+                r = F0 * F0 + G[h] * G[h] - 2 * F0 * G[h] * cosine
+                if c:
+                    value = -0.5 * r / V[h] - 0.5 * math.log(2 * math.pi * V[h])
+                    slopes[n, 0] = (F0 * cosine - G[h]) / V[h]
+                    slopes[n, 1] = 0.5 * r / V[h] ** 2 - 0.5 / V[h]
+                else:
+                    value = math.log(v[k] * half * F0 / (math.pi * V[h])) - r / V[h]
+                    slopes[n, 0] = 2 * (F0 * cosine - G[h]) / V[h]
+                    slopes[n, 1] = r / V[h] ** 2 - 1 / V[h]
+                value += log_x[a] + math.log(width / s0) - 0.5 * ((dark - F0) / s0) ** 2
+                for t in range(T):
+                    s = sigma[h, 1 + t]
+                    i = 2 + 4 * t
+                    if not math.isfinite(s):
+                        slopes[n, i : i + 4] = 0.0
+                        continue
+                    re, im = F0 * cosine + d[h, t].real, F0 * sine + d[h, t].imag
+                    m = max(math.sqrt(re * re + im * im), 1e-12)
+                    k_t = K[h, t]
+                    W = k_t * k_t * V_time[h, t] + (s * s if c else 2 * s * s)
+                    log_p, by_g, by_W = _light(max(F[h, 1 + t], 1e-12), k_t * m, W, c)
+                    value += log_p
+                    slopes[n, i], slopes[n, i + 1] = by_g * k_t * re / m, by_g * k_t * im / m
+                    slopes[n, i + 2] = by_W * k_t * k_t
+                    slopes[n, i + 3] = by_g * m + by_W * 2 * k_t * V_time[h, t]
+                logs[n] = value
+                n += 1
+        top = logs[:n].max()
+        total = 0.0
+        grad[h] = 0.0
+        for j in range(n):
+            w = math.exp(logs[j] - top)
+            total += w
+            for i in range(2 + 4 * T):
+                grad[h, i] += w * slopes[j, i]
+        out[h] = top + math.log(total)
+        for i in range(2 + 4 * T):
+            grad[h, i] /= total

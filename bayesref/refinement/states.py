@@ -1,0 +1,96 @@
+"""Structural states: what the model of each predicts, on the scale of the dark data.
+
+F_s(h) = k A(h) [F_atoms,s + k_sol exp(-B_sol s²) F_mask,s]        k, A, solvent, D, β: fitted to the dark data
+d_s(h) = D (F_s - F_0) e^{-iφ_0},    G = D |F_0|,    V = ε β
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from bayesref._checks import InputError
+from bayesref.data.merged import MergedData
+from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.point_estimate import error_sites, fit_sites, start
+from bayesref.refinement.refine import mean_intensity, shift_B
+from bayesref.refinement.target import Target
+from bayesref.structure_factors.calculate import structure_factors
+from bayesref.structure_factors.scale import add_solvent
+from bayesref.structure_factors.solvent import SolventMask
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """Structure factors of the states, of which the first is the dark one.
+
+    Attributes
+    ----------
+    names : of the states
+    G, V : (hkl,), expected dark amplitude and variance of its error
+    d : (hkl, state) complex, D (F_s - F_0) relative to the phase of F_0; zero for the first state
+    R : of the dark model against the dark data
+    """
+
+    names: tuple[str, ...]
+    G: torch.Tensor
+    V: torch.Tensor
+    d: torch.Tensor
+    R: float
+
+    def change(self, occupancy: torch.Tensor) -> torch.Tensor:
+        """D (F_calc,t - F_calc,0), (..., hkl, time), for occupancies (..., time, state)."""
+        return torch.einsum("hs,...ts->...ht", self.d, occupancy.to(self.d.dtype))
+
+
+def fit_states(crystals: dict, dark: MergedData, page) -> States:
+    """States of crystals of one cell, the first of them dark, on the scale of the dark data.
+
+    Parameters
+    ----------
+    crystals : {name: Crystal}
+    dark : MergedData; its free set, if any, sets β
+    page : model page of refinement, models/refine.py
+
+    Raises
+    ------
+    InputError : fewer than two states
+    """
+    if len(crystals) < 2:
+        raise InputError(f"Found {len(crystals)} states; expected the dark one and at least one more.")
+    first, *others = crystals.values()
+    Sigma = mean_intensity(dark)
+    moved = shift_B(first, dark, Sigma)
+    delta_B = float((moved.B - first.B).median())
+    atoms = AtomicModel.of(moved, None, [], dark, Sigma)
+    target = Target.of(page, dark, atoms)
+    z = start(target)
+    errors = error_sites(target, z)
+    scales = [k for k in target.globals if k not in errors]
+    for _ in range(3):  # the model is not fitted to these data, so that all of them tell its errors
+        z = fit_sites(target, z, errors)
+        z = fit_sites(target, z, scales)
+    z = fit_sites(target, z, errors)
+    values = target.latents.unpack(z)
+    with torch.no_grad():
+        G, V = target.expected(values)
+        F_0 = _total(
+            atoms.F_atoms(values["xyz"], values["B"], values["w"]), atoms.F_mask, values, atoms.stol2
+        )
+        ratio = G / F_0.abs().clamp(min=1e-9)  # k A D
+        turn = F_0.conj() / F_0.abs().clamp(min=1e-9)
+        columns = [torch.zeros_like(F_0)]
+        for crystal in others:
+            shifted = _with_B(crystal, delta_B)
+            F_atoms = structure_factors(shifted, dark.asu.hkl).to(torch.complex128)
+            F_s = _total(F_atoms, SolventMask(dark.asu.hkl)(shifted), values, atoms.stol2)
+            columns.append((F_s - F_0) * turn * ratio)
+    R = float((dark.F_obs - G).abs().sum() / dark.F_obs.sum())
+    return States(tuple(crystals), G, V, torch.stack(columns, 1), R)
+
+
+def _total(F_atoms, F_mask, values, stol2):
+    return add_solvent(F_atoms, F_mask, stol2, values["k_sol"], values["B_sol"])
+
+
+def _with_B(crystal, delta):
+    return replace(crystal, B=(crystal.B + delta).clamp(min=2.0))

@@ -1,0 +1,48 @@
+"""Kinetics: rate constants explain the amplitudes of every delay through the occupancies of known structures.
+
+    k_j ~ LogNormal;   o(t) = occupancies of the scheme, of which the light reaches a share α
+    F_t = F_0 + Σ_s o_s(t) (F_s - F_dark) + δ_t        F_0 = F_dark,calc + Δ: the error Δ is the same at all times
+    a_t e^{-b_t s²} |F_t| measured                      a_t, b_t: scale of the dataset against the dark one
+
+Differences decide: the error of the dark model cancels in them. See `distributions.shared_error`.
+"""
+
+from dataclasses import dataclass
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+import bayesref as br
+
+
+@dataclass(frozen=True)
+class Priors:
+    time: str = "1 ms"  # median of 1/k
+    factor: float = 100.0  # spread of k, as a factor
+    activation: tuple = (0.3, 2.0)  # mean of α, and its weight in observations
+    scale: float = 0.03  # spread of log a_t
+    falloff: float = 0.5  # spread of b_t, Å²
+    common: float = 0.3  # spread of the log of what multiplies β
+    own: tuple = (-4.0, 1.5)  # log of E|δ_t|²/β: middle and spread
+
+
+def normal(shape, middle, spread):
+    return dist.Normal(torch.full((shape,), middle).double(), spread).to_event(1)
+
+
+def model(series: br.TimeSeries, states: br.States, kinetics: br.Kinetics, priors: Priors = Priors()):
+    asu, n = series.asu, series.n_time
+    k = {name: pyro.sample(f"k {name}", br.rate_prior(priors.time, priors.factor)) for name in kinetics.rates}
+    alpha = pyro.sample("activation", br.fraction_prior(*priors.activation))
+    o = pyro.deterministic("occupancy", kinetics.occupancies(k, series.t, activation=alpha))  # (time, state)
+
+    a = pyro.sample("log_scale", normal(n, 0.0, priors.scale))
+    b = pyro.sample("falloff", normal(n, 0.0, priors.falloff))
+    K = torch.exp(a - b * asu.stol2[:, None])  # (hkl, time)
+    V = states.V * torch.exp(pyro.sample("log_common", normal(1, 0.0, priors.common)))
+    V_time = V[:, None] * torch.exp(pyro.sample("log_own", normal(n, *priors.own)))
+
+    F = br.dist.SharedError(states.G, V, states.change(o), V_time, series.SIGF, asu.centric, K)
+    with pyro.plate("hkl", len(asu)):
+        pyro.sample("F_obs", F, obs=series.F)
