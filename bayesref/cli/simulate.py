@@ -9,6 +9,7 @@ import typer
 
 from bayesref.cli.command import command_from
 from bayesref.cli.merge import parse_cell
+from bayesref.cli.simulate_kinetics import command as simulate_kinetics
 from bayesref.data.simulate import MergeOptions, simulate_merge
 from bayesref.io.simulation import write_simulation
 
@@ -71,3 +72,4 @@ def merge(settings: SimulateSettings) -> None:
 
 
 app.command("merge")(command_from(SimulateSettings, merge))
+app.command("kinetics")(simulate_kinetics)

@@ -23,6 +23,7 @@ from pyro.infer.mcmc.util import initialize_model
 from bayesref.guides.latents import unchecked
 
 STEP = 1e-3  # of differences of the gradient
+DF = 40.0  # of the t: tails a little wider than a Gaussian's, no more, for there are tens of parameters
 NEAR = 2.0  # log units: two starts that end closer found the same optimum
 TAIL = 0.7  # k̂ above which importance weights cannot be trusted
 
@@ -194,16 +195,17 @@ def _hessian(problem, z):
 
 
 def _importance(problem, modes, n_draws, seed):
-    """Draws of the mixture of the modes' Gaussians (t with 7 degrees of freedom), resampled with smoothed weights."""
+    """Draws of the mixture of t distributions about the modes, resampled with smoothed weights."""
     g = np.random.default_rng(seed)
     share = np.array([m.log_evidence for m in modes])
     share = np.exp(share - share.max())
     share = np.maximum(share / share.sum(), 0.02)
     share /= share.sum()
-    which = g.choice(len(modes), size=n_draws, p=share)
+    size = 2 * n_draws
+    which = g.choice(len(modes), size=size, p=share)
     n = len(modes[0].z)
-    chi = np.sqrt(7.0 / g.chisquare(7, n_draws))
-    e = torch.from_numpy(g.standard_normal((n_draws, n)) * chi[:, None])
+    chi = np.sqrt(DF / g.chisquare(DF, size))
+    e = torch.from_numpy(g.standard_normal((size, n)) * chi[:, None])
     z = torch.stack([modes[m].z + modes[m].root @ x for m, x in zip(which, e, strict=True)])
     log_q = torch.logsumexp(
         torch.stack([_log_t(z, m) + math.log(s) for m, s in zip(modes, share, strict=True)]), 0
@@ -211,14 +213,14 @@ def _importance(problem, modes, n_draws, seed):
     log_p = torch.tensor([problem.value(x) for x in z], dtype=torch.float64)
     log_w, k_hat = pareto_smoothed((log_p - log_q).numpy())
     weight = np.exp(log_w - np.logaddexp.reduce(log_w))
-    rows = g.choice(n_draws, size=n_draws, p=weight / weight.sum())
+    rows = g.choice(size, size=n_draws, p=weight / weight.sum())
     notes = [] if k_hat < TAIL else [
         f"the Gaussian is a poor stand-in (k-hat {k_hat:.2f}, {TAIL} allowed): draw by NUTS to be sure"
     ]  # fmt: skip
     return z[torch.from_numpy(rows)], k_hat, notes
 
 
-def _log_t(z, mode, df=7.0):
+def _log_t(z, mode, df=DF):
     n = len(mode.z)
     u = torch.linalg.solve(mode.root, (z - mode.z).T)
     constant = math.lgamma((df + n) / 2) - math.lgamma(df / 2) - 0.5 * n * math.log(df * math.pi)

@@ -13,6 +13,7 @@ from bayesref.data.merged import MergedData
 from bayesref.refinement.atomic_model import AtomicModel
 from bayesref.refinement.point_estimate import error_sites, fit_sites, start
 from bayesref.refinement.refine import mean_intensity, shift_B
+from bayesref.refinement.simulate import smooth_mean
 from bayesref.refinement.target import Target
 from bayesref.structure_factors.calculate import structure_factors
 from bayesref.structure_factors.scale import add_solvent
@@ -86,6 +87,15 @@ def fit_states(crystals: dict, dark: MergedData, page) -> States:
             columns.append((F_s - F_0) * turn * ratio)
     R = float((dark.F_obs - G).abs().sum() / dark.F_obs.sum())
     return States(tuple(crystals), G, V, torch.stack(columns, 1), R)
+
+
+def to_model_scale(crystal, dark: MergedData) -> torch.Tensor:
+    """Factor on amplitudes, (hkl,): ratio of the root mean squares of model and data, smooth in resolution."""
+    with torch.no_grad():
+        F = structure_factors(crystal, dark.asu.hkl, rel_error=1e-2).to(torch.complex128)
+        F = add_solvent(F, SolventMask(dark.asu.hkl)(crystal), dark.asu.stol2, 0.35, 46.0)
+    model = smooth_mean(F.abs() ** 2 / dark.asu.epsilon, dark.asu.stol2)
+    return (model / smooth_mean(dark.value**2 / dark.asu.epsilon, dark.asu.stol2)).sqrt()
 
 
 def _total(F_atoms, F_mask, values, stol2):
