@@ -67,7 +67,10 @@ class KineticsSettings:
     ] = None
 
     page: Annotated[str, INFERENCE(help="Model page of the scheme.")] = "kinetic"
-    method: Annotated[Literal["laplace", "nuts"], INFERENCE(help="How draws are made.")] = "laplace"
+    method: Annotated[
+        Literal["laplace", "nuts"],
+        INFERENCE(help="How draws are made: from Laplace's Gaussian with importance weights, or by NUTS."),
+    ] = "laplace"
     starts: Annotated[int, INFERENCE(min=1, help="Optimisations from different starts.")] = 4
     draws: Annotated[int, INFERENCE(min=50, help="Draws of the posterior.")] = 400
     unrestrained: Annotated[bool, INFERENCE(help="Fit occupancies without a scheme as well.")] = True

@@ -62,7 +62,7 @@ def fit_bodies(
         value, grad = target.value_and_grad(new, ["xyz"], rows)
         prior = 0.5 * (p**2).sum()
         (slope,) = torch.autograd.grad((grad[site.where].reshape(-1, 3) * xyz).sum() - prior, p)
-        return -(value - float(prior)), -slope.reshape(-1).numpy()
+        return -(value - float(prior.detach())), -slope.reshape(-1).numpy()
 
     n = int(body.max()) + 1
     found = scipy.optimize.minimize(
