@@ -1,0 +1,105 @@
+"""`bayesref kinetics` on a simulated series: known rates found, mistakes in one sentence."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayesref.cli.app import main
+
+BOTH = ["--state", "A={s}/A.pdb", "--state", "B={s}/B.pdb"]
+SCHEME, RATE = "B -> A", 300.0
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return end.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    out = tmp_path_factory.mktemp("series") / "s"
+    delays = "100us,1ms,3ms,10ms"
+    assert run("simulate", "kinetics", "--out", out, "--scheme", SCHEME, "--rates", RATE, "--delays", delays,
+               "--dmin", 3.0, "--atoms", 80, "--seed", 4) == 0  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(series, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "k"
+    assert run("kinetics", series / "series.toml", "--out", out, "--starts", 2, "--draws", 200) == 0
+    return out
+
+
+def test_the_rate_is_found(results):
+    table = pd.read_csv(results / "rates.csv").set_index("parameter")
+    rate = table.loc["k B->A"]
+    assert 0.5 < rate["median"] / RATE < 2
+    spread = (np.log(rate.high) - np.log(rate.low)) / 3.29
+    assert abs(np.log(rate["median"] / RATE)) < 3.5 * spread
+    assert abs(table.loc["activation", "mean"] - 0.25) < 3.5 * table.loc["activation", "sd"]
+
+
+def test_occupancies_by_scheme_and_without(results):
+    table = pd.read_csv(results / "occupancies.csv")
+    assert set(table.model) == {"scheme", "unrestrained"}
+    total = table.groupby(["model", "delay"])["mean"].sum()
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    B = table[table.state == "B"].pivot_table(index="delay", columns="model", values=["mean", "sd"])
+    gap = (B["mean"]["scheme"] - B["mean"]["unrestrained"]).abs()
+    assert (gap < 4 * B["sd"]["unrestrained"] + 0.02).all()
+    assert B["mean"]["scheme"].is_monotonic_decreasing
+
+
+def test_files(results):
+    record = json.loads((results / "run.json").read_text())
+    assert record["comparison"][0]["verdict"] == "best"
+    for name in ("kinetics.png", "rates.png", "posterior.nc"):
+        assert (results / name).stat().st_size > 1000
+
+
+def test_by_options_instead_of_a_file(series, tmp_path):
+    light = [f"--light={t}={series / f'light_{i}.mtz'}" for i, t in ((1, "100us"), (3, "3ms"))]
+    states = [f"--state={n}={series / f'{n}.pdb'}" for n in "AB"]
+    code = run("kinetics", "--dark", series / "dark.mtz", *light, *states, "--scheme", SCHEME, "--out", tmp_path / "k",
+               "--starts", 1, "--draws", 60, "--no-unrestrained", "--quiet")  # fmt: skip
+    assert code == 0
+    assert set(pd.read_csv(tmp_path / "k" / "occupancies.csv").model) == {"scheme"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "needs --dark"),
+        (["--dark", "{s}/dark.mtz", "--light", "{s}/light_1.mtz"], "DELAY=FILE"),
+        (["--dark", "{s}/dark.mtz", "--light", "soon={s}/light_1.mtz"], "soon"),
+        (["{s}/none.toml"], "no series file"),
+        (["{s}/series.toml", "--dark", "{s}/dark.mtz"], "not both"),
+        (["{s}/series.toml", "--scheme", "B -> X"], "state X without a structure"),
+        (["{s}/series.toml", "--scheme", "B -> "], "the arrow after 'B' has no target"),
+        (["--dark", "{s}/none.mtz", "--light", "1ms={s}/light_1.mtz", *BOTH, "--scheme", "B -> A"], "no data file"),
+        (["--dark", "{s}/dark.mtz", "--light", "1ms={s}/light_1.mtz", "--state", "A={s}/A.pdb"], "Found 1 states"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_mistakes(series, tmp_path, capsys, arguments, message):
+    code = run("kinetics", *(a.replace("{s}", str(series)) for a in arguments), "--out", tmp_path / "out")
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_broken_series_file(tmp_path, capsys):
+    path = tmp_path / "series.toml"
+    for text, message in (
+        ("[series\n", "not TOML"),
+        ("[series]\n", "needs dark"),
+        ("[serie]\ndark=1\n", "unknown table"),
+    ):
+        path.write_text(text)
+        assert run("kinetics", path, "--out", tmp_path / "out") == 2
+        assert message in capsys.readouterr().err

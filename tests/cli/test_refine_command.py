@@ -1,0 +1,221 @@
+"""`bayesref refine` as a user calls it: results as files, mistakes as sentences."""
+
+import json
+import sys
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+
+from bayesref.cli.app import main
+from bayesref.io.structure import write_structure
+from bayesref.refinement.simulate import RefineOptions, simulate_refine
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "restraints"))
+import small_molecule
+
+PLACES = [(x, y, z) for x in (3.0, 9.0) for y in (3.0, 9.0) for z in (3.0, 9.0)]
+
+
+def write_data(data, path):
+    mtz = gemmi.Mtz(with_base=True)
+    mtz.spacegroup = data.asu.spacegroup
+    mtz.add_dataset("simulated")
+    mtz.set_cell_for_all(data.asu.cell)
+    for label, kind in (("I", "J"), ("SIGI", "Q"), ("FreeR_flag", "I")):
+        mtz.add_column(label, kind)
+    columns = (data.value, data.sigma, (~data.free).double())
+    mtz.set_data(np.column_stack([data.asu.hkl, *columns]).astype(np.float32))
+    mtz.write_to_file(str(path))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Folder with model.pdb, data.mtz and XAL.cif."""
+    folder = tmp_path_factory.mktemp("inputs")
+    crystal = small_molecule.crystal(PLACES, cell=(20, 22, 28, 90, 90, 90), spacegroup="P 21 21 21")
+    write_structure(crystal, folder / "model.pdb")
+    write_data(
+        simulate_refine(crystal, RefineOptions(dmin=1.8, free_fraction=0.1), seed=2), folder / "data.mtz"
+    )
+    (folder / "XAL.cif").write_text(small_molecule.DICTIONARY.format(sign="negativ"))
+    return folder
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return end.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def results(inputs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "out"
+    files = (inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert (
+        run("refine", *files, "--out", out, "--cycles", 3, "--ensemble", 4, "--map-sigma", "--draws", 30) == 0
+    )
+    return out
+
+
+def test_the_model_has_standard_deviations(results):
+    block = gemmi.cif.read(str(results / "refined.cif")).sole_block()
+    table = block.find("_atom_site.", ["Cartn_x_esd", "B_iso_or_equiv_esd", "occupancy_esd"])
+    assert len(table) == 6 * len(PLACES)
+    esd = np.array([[float(x) for x in row] for row in table])
+    assert (esd[:, 0] > 0.003).all()
+    assert (esd[:, 0] < 0.5).all()
+    assert (esd[:, 1] > 0).all()
+    structure = gemmi.read_structure(str(results / "refined.pdb"))
+    assert structure[0].count_atom_sites() == 6 * len(PLACES)
+    assert len(gemmi.read_structure(str(results / "ensemble.cif"))) == 4
+
+
+def test_maps_have_the_usual_columns(results, inputs):
+    mtz = gemmi.read_mtz_file(str(results / "maps.mtz"))
+    kinds = {c.label: c.type for c in mtz.columns}
+    for F, phase in (("FWT", "PHWT"), ("DELFWT", "PHDELWT"), ("FC", "PHIC")):
+        assert (kinds[F], kinds[phase]) == ("F", "P")
+    free = mtz.column_with_label("FreeR_flag").array == 0
+    np.testing.assert_allclose(mtz.column_with_label("DELFWT").array[free], 0)
+    np.testing.assert_allclose(
+        mtz.column_with_label("FWT").array[free], mtz.column_with_label("FC").array[free], rtol=1e-5
+    )
+    fom = mtz.column_with_label("FOM").array
+    assert ((fom >= 0) & (fom <= 1)).all()
+    atom = gemmi.read_structure(str(results / "refined.pdb"))[0][0][0][0]
+    density = mtz.transform_f_phi_to_map("FWT", "PHWT", sample_rate=3)
+    assert density.interpolate_value(atom.pos) > 3 * np.array(density.array).std()
+    sigma = gemmi.read_ccp4_map(str(results / "map_sigma.ccp4")).grid
+    assert 0 < np.array(sigma.array).mean() < np.array(density.array).std()
+
+
+def test_what_was_done_is_on_record(results):
+    record = json.loads((results / "run.json").read_text())
+    assert record["data"]["value"] == "I"
+    assert record["data"]["free_value"] == 0
+    assert 0.02 < record["figures"]["R"] < 0.3
+    assert record["fit"]["restraint_width"]["coordinates"] > 0
+    assert "rmsZ" in (results / "geometry.txt").read_text()
+    for name in ("statistics.csv", "history.csv", "r_factors.png", "b_factors.png", "posterior.nc"):
+        assert (results / name).stat().st_size > 100
+
+
+def test_draws_can_be_read(results):
+    import xarray
+
+    data = xarray.load_dataset(results / "posterior.nc", group="posterior", engine="h5netcdf")
+    assert data.xyz.shape == (1, 30, 6 * len(PLACES), 3)
+    assert str(data.atom.values[0]) == "A/XAL 1/N"
+
+
+def edit_model(folder, inputs, change):
+    text = (inputs / "model.pdb").read_text()
+    path = folder / "edited.pdb"
+    path.write_text(change(text))
+    return path
+
+
+def without_cell(text):
+    return "\n".join(line for line in text.splitlines() if not line.startswith("CRYST1")) + "\n"
+
+
+def first_atom(replace_in):
+    def change(text):
+        lines = text.splitlines()
+        i = next(i for i, line in enumerate(lines) if line.startswith(("ATOM", "HETATM")))
+        lines[i] = replace_in(lines[i])
+        return "\n".join(lines) + "\n"
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: "REMARK nothing\nEND\n", "no atoms"),
+        (without_cell, "unit cell"),
+        (first_atom(lambda a: a + "\n" + a), "there twice"),
+        (first_atom(lambda a: a[:60] + "  0.00" + a[66:]), "B factor of zero or less"),
+        (first_atom(lambda a: a[:76] + " X" + a[78:]), "no known element"),
+        (lambda t: t.replace("XAL", "QQQ"), "No restraints are known for QQQ"),
+        (lambda t: t.replace("   20.000   22.000", "   20.000   25.000"), "The cell of"),
+        (lambda t: t.replace("P 21 21 21", "P 2 2 2   "), "The space group of"),
+    ],
+    ids=["empty", "no cell", "twice", "B", "element", "residue", "cell", "space group"],
+)
+def test_models_that_cannot_be_refined(tmp_path, inputs, capsys, change, message):
+    model = edit_model(tmp_path, inputs, change)
+    files = (model, inputs / "data.mtz", "--restraints", inputs / "XAL.cif", "--out", tmp_path / "out")
+    assert run("refine", *files) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_results_are_not_overwritten_unasked(inputs, results, capsys):
+    files = (inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert run("refine", *files, "--out", results) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_free_set_is_made_where_there_is_none(tmp_path, inputs, capsys):
+    mtz = gemmi.read_mtz_file(str(inputs / "data.mtz"))
+    mtz.remove_column(5)
+    mtz.write_to_file(str(tmp_path / "data.mtz"))
+    files = (inputs / "model.pdb", tmp_path / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert (
+        run(
+            "refine",
+            *files,
+            "--out",
+            tmp_path / "out",
+            "--cycles",
+            1,
+            "--free-fraction",
+            0.1,
+            "--ensemble",
+            0,
+        )
+        == 0
+    )
+    assert "a free set of" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert 0.05 < record["data"]["free"] / record["data"]["reflections"] < 0.16
+    assert run("refine", inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif",
+               "--out", tmp_path / "o2", "--free-fraction", 0.1) == 2  # fmt: skip
+
+
+def test_few_reflections_are_warned_of(tmp_path, inputs, capsys):
+    files = (inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert (
+        run("refine", *files, "--out", tmp_path / "out", "--cycles", 1, "--dmin", 4.5, "--ensemble", 0) == 0
+    )
+    assert "fewer than" in capsys.readouterr().out
+
+
+def test_residues_left_free_and_guessed(tmp_path, inputs, capsys):
+    files = (inputs / "model.pdb", inputs / "data.mtz", "--cycles", 1, "--ensemble", 0)
+    assert run("refine", *files, "--out", tmp_path / "a", "--unrestrained", "XAL") == 0
+    assert "XAL have no restraints" in capsys.readouterr().out
+    assert run("refine", *files, "--out", tmp_path / "b", "--guess", "XAL") == 0
+    assert "guessed" in capsys.readouterr().out
+
+
+@pytest.mark.data
+def test_a_deposited_pair_without_flags(data_dir, tmp_path, capsys):
+    files = (data_dir / "1dur/1dur.cif", data_dir / "1dur/1dur-sf.cif")
+    assert run("refine", *files, "--out", tmp_path / "out", "--ensemble", 0, "--draws", 1) == 0
+    assert "there are no R-free flags" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "run.json").read_text())["figures"]
+    assert 0.11 < figures["R"] < 0.15
+
+
+@pytest.mark.data
+def test_a_shaken_model_comes_back(data_dir, tmp_path):
+    files = (data_dir / "1dur/1dur.pdb", data_dir / "1dur/1dur.mtz", "--shake", 0.3)
+    assert run("refine", *files, "--out", tmp_path / "out", "--ensemble", 0, "--draws", 1, "--quiet") == 0
+    figures = json.loads((tmp_path / "out" / "run.json").read_text())["figures"]
+    assert figures["R"] < 0.14
+    assert figures["R_free"] < 0.175
