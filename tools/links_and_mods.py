@@ -7,14 +7,16 @@ Thioester of p-coumaric acid (PYP) and Schiff base of retinal: bond lengths of A
 Trans. 2, S1 (thioester C-S 1.76, C=N 1.28 Å).
 """
 
+import chain_ends
+from adjust import AMIDE_H
+
 # modification: (group or component, {(atoms): (value, σ)} changed, atoms deleted)
 MODIFICATIONS = {
     "DEL-OXT": ("peptide", {
-        ("CA", "C"): (1.525, 0.026), ("C", "O"): (1.229, 0.019), ("CA", "C", "O"): (120.1, 2.1),
-        ("N", "CA", "C"): (111.0, 2.7),
+        ("C", "O"): (1.229, 0.019), ("CA", "C", "O"): (120.1, 2.1),
     }, ("OXT",)),
     "DEL-HN1": ("peptide", {
-        ("N", "CA"): (1.459, 0.020), ("N", "H"): (0.91, 0.02), ("CA", "N", "H"): (118.7, 3.0),
+        ("N", "CA"): (1.459, 0.020), ("N", "H"): AMIDE_H, ("CA", "N", "H"): (118.7, 3.0),
     }, ("H2", "H3")),
     "DEL-HNP": ("P-peptide", {("N", "CA"): (1.468, 0.017), ("N", "CD"): (1.474, 0.014),
                               ("CA", "N", "CD"): (111.7, 1.4)}, ("H", "H2", "H3")),
@@ -115,8 +117,16 @@ for _cluster, _irons in _CLUSTERS.items():
     for _iron in _irons:
         LINKS[f"CYS-{_cluster}-{_iron}"] = ((("CYS", "CYS-S", ""), (_cluster, "", "")), {
             (1, "SG", 2, _iron): (2.29, 0.04), (1, "CB", 1, "SG", 2, _iron): (104.0, 6.0)}, {}, ())  # fmt: skip
-for _site, _sigma in (("NE2", 0.07), ("ND1", 0.07)):
-    LINKS[f"HIS-{_site}-HEM"] = ((("HIS", f"HIS-{_site[:2]}", ""), ("HEM", "", "")), {
-        (1, _site, 2, "FE"): (2.05, _sigma)}, {}, ())  # fmt: skip
-LINKS["MET-SD-HEM"] = ((("MET", "", ""), ("HEM", "", "")), {(1, "SD", 2, "FE"): (2.33, 0.05)}, {}, ())
-LINKS["CYS-SG-HEM"] = ((("CYS", "CYS-S", ""), ("HEM", "", "")), {(1, "SG", 2, "FE"): (2.30, 0.06)}, {}, ())
+for _heme in ("HEM", "HEC"):
+    for _comp, _site, _mod, _bond in (
+        ("HIS", "NE2", "HIS-NE", (2.05, 0.07)), ("HIS", "ND1", "HIS-ND", (2.05, 0.07)),
+        ("MET", "SD", "", (2.33, 0.05)), ("CYS", "SG", "CYS-S", (2.30, 0.06)),
+    ):  # fmt: skip
+        LINKS[f"{_comp}-{_site}-{_heme}"] = (
+            ((_comp, _mod, ""), (_heme, "", "")),
+            {(1, _site, 2, "FE"): _bond},
+            {},
+            (),
+        )
+MODIFICATIONS |= chain_ends.MODIFICATIONS
+LINKS |= chain_ends.LINKS

@@ -5,8 +5,9 @@
 
 Chemical components (atoms, bonds, charges, stereochemistry) are those of the PDB's Chemical Component Dictionary
 (CC0), through biotite. AceDRG (Long et al. (2017), Acta Cryst. D73, 112; program under MPL-2.0) turns each into
-restraints with values from the Crystallography Open Database. Links and what they change are ours (links_and_mods.py),
-as are ions, water and iron-sulfur clusters (single_atoms.py). Components already in the work folder are not made again.
+restraints with values from the Crystallography Open Database. Links and what they change are ours (links_and_mods.py,
+chain_ends.py), as are ions, water and iron-sulfur clusters (single_atoms.py) and what a chain changes in a component
+(adjust.py). Components already in the work folder are not made again.
 """
 
 import argparse
@@ -18,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gemmi
+from adjust import AMIDE_H, AMIDE_H_NUCLEUS, adjusted, change_of, keep_row
+from chain_ends import ALIASES
 from gemmi import cif
 from links_and_mods import LINKS, MODIFICATIONS
-from single_atoms import IONS, WATER, WATER_ANGLE, WATER_OH, clusters
+from single_atoms import DIATOMICS, IONS, WATER, WATER_ANGLE, WATER_NUCLEUS, WATER_OH, clusters
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "bayesref" / "restraints" / "dictionary.cif.gz"
@@ -87,21 +90,32 @@ def add_component(doc, restraints: Path, name: str, group: str) -> tuple[str, st
     made = cif.read(str(restraints))
     source = next(b for b in made if b.name != "comp_list" and b.find_loop("_chem_comp_atom.atom_id"))
     block = doc.add_new_block(f"comp_{name}")
+    change = change_of(name, group)
     for category, tags in KEEP.items():
-        table = source.find(f"_{category}.", list(tags))
-        if not len(table):
-            continue
-        loop = block.init_loop(f"_{category}.", ["comp_id", *(RENAME.get(t, t) for t in tags)])
-        for row in table:
-            if not (category == "chem_comp_tor" and "peptide" in group and _turns_backbone(row)):
-                loop.add_row([name, *row])
-    elements = [cif.as_string(e) for e in source.find_loop("_chem_comp_atom.type_symbol")]
+        rows = [
+            dict(zip(tags, map(cif.as_string, r), strict=True))
+            for r in source.find(f"_{category}.", list(tags))
+        ]
+        rows = [adjusted(change, category, r) for r in rows if keep_row(change, category, r)]
+        if category == "chem_comp_tor" and "peptide" in group:
+            rows = [r for r in rows if not _turns_backbone(r)]
+        if category == "chem_comp_plane_atom" and change.plane:
+            rows += [{"plane_id": "plan-own", "atom_id": a, "dist_esd": "0.020"} for a in change.plane]
+        if rows:
+            loop = block.init_loop(f"_{category}.", ["comp_id", *(RENAME.get(t, t) for t in tags)])
+            for row in rows:
+                loop.add_row([name, *map(cif.quote, row.values())])
+    if name in ALIASES:
+        loop = block.init_loop("_chem_comp_alias.", ["comp_id", "group", "atom_id", "atom_id_standard"])
+        for standard, own in ALIASES[name].items():
+            loop.add_row([name, "peptide", own, standard])
+    elements = [cif.as_string(e) for e in block.find_loop("_chem_comp_atom.type_symbol")]
     return name, group, len(elements), sum(e not in ("H", "D") for e in elements)
 
 
 def _turns_backbone(row) -> bool:
     """Whether a torsion is φ or ψ of a residue, which AceDRG knows as those of a free amino acid only."""
-    return {row[2], row[3]} in ({"N", "CA"}, {"CA", "C"})
+    return {row["atom_id_2"], row["atom_id_3"]} in ({"N", "CA"}, {"CA", "C"})
 
 
 def add_simple(doc) -> list[tuple[str, str, int, int]]:
@@ -118,23 +132,27 @@ def add_simple(doc) -> list[tuple[str, str, int, int]]:
         one, two = f"{H}1", f"{H}2"
         atoms = {"O": "O", one: H, two: H}
         bonds = {("O", one): WATER_OH, ("O", two): WATER_OH}
-        _block(doc, name, atoms, {"O": "OH2"}, bonds, {(one, "O", two): WATER_ANGLE})
+        _block(doc, name, atoms, {"O": "OH2"}, bonds, {(one, "O", two): WATER_ANGLE}, WATER_NUCLEUS)
         rows.append((name, "non-polymer", 3, 1))
+    for name, (atoms, length) in DIATOMICS.items():
+        _block(doc, name, dict(atoms), {}, {(atoms[0][0], atoms[1][0]): (length, 0.02)}, {})
+        rows.append((name, "non-polymer", 2, 2))
     for name, (atoms, bonds, angles) in clusters().items():
         _block(doc, name, atoms, {}, bonds, angles)
         rows.append((name, "non-polymer", len(atoms), len(atoms)))
     return rows
 
 
-def _block(doc, name, atoms, types, bonds, angles):
+def _block(doc, name, atoms, types, bonds, angles, nucleus=None):
     block = doc.add_new_block(f"comp_{name}")
     loop = block.init_loop("_chem_comp_atom.", ["comp_id", "atom_id", "type_symbol", "type_energy", "charge"])
     for a, element in atoms.items():
         loop.add_row([name, a, element.upper(), types.get(a, element.upper()), "0"])
-    tags = ["comp_id", "atom_id_1", "atom_id_2", "type", "aromatic", "value_dist", "value_dist_esd"]
+    tags = ["comp_id", *(RENAME.get(t, t) for t in KEEP["chem_comp_bond"])]
     loop = block.init_loop("_chem_comp_bond.", tags)
     for (a, b), (value, sigma) in bonds.items():
-        loop.add_row([name, a, b, "SINGLE", "n", f"{value:.3f}", f"{sigma:.3f}"])
+        lengths = [f"{x:.3f}" for x in (value, sigma, nucleus or value, sigma)]
+        loop.add_row([name, a, b, "SINGLE", "n", *lengths])
     if angles:
         tags = ["comp_id", "atom_id_1", "atom_id_2", "atom_id_3", "value_angle", "value_angle_esd"]
         loop = block.init_loop("_chem_comp_angle.", tags)
@@ -150,47 +168,29 @@ def add_modifications(doc):
         index.add_row([name, name, "." if group else where, where if group else "."])
         block = doc.add_new_block(f"mod_{name}")
         if deleted:
-            tags = [
-                "mod_id",
-                "function",
-                "atom_id",
-                "new_atom_id",
-                "new_type_symbol",
-                "new_type_energy",
-                "new_charge",
-            ]
+            tags = ["mod_id", "function", "atom_id", *_new("atom_id", "type_symbol", "type_energy", "charge")]
             loop = block.init_loop("_chem_mod_atom.", tags)
             for a in deleted:
                 loop.add_row([name, "delete", cif.quote(a), ".", ".", ".", "."])
         bonds = {k: v for k, v in changes.items() if len(k) == 2}
         angles = {k: v for k, v in changes.items() if len(k) == 3}
         if bonds:
-            tags = [
-                "mod_id",
-                "function",
-                "atom_id_1",
-                "atom_id_2",
-                "new_type",
-                "new_value_dist",
-                "new_value_dist_esd",
-            ]
-            loop = block.init_loop("_chem_mod_bond.", tags)
-            for atoms, (value, sigma) in bonds.items():
-                kind = "double" if atoms == ("C", "O") else "."
-                loop.add_row([name, "change", *map(cif.quote, atoms), kind, f"{value:.3f}", f"{sigma:.3f}"])
+            new = _new("type", "value_dist", "value_dist_esd", "value_dist_nucleus", "value_dist_nucleus_esd")
+            loop = block.init_loop("_chem_mod_bond.", ["mod_id", "function", "atom_id_1", "atom_id_2", *new])
+            for atoms, value in bonds.items():
+                kind = "double" if atoms in (("C", "O"), ("C3", "O3")) else "."
+                nucleus = AMIDE_H_NUCLEUS if value == AMIDE_H else value
+                lengths = [f"{x:.3f}" for x in (*value, *nucleus)]
+                loop.add_row([name, "change", *map(cif.quote, atoms), kind, *lengths])
         if angles:
-            tags = [
-                "mod_id",
-                "function",
-                "atom_id_1",
-                "atom_id_2",
-                "atom_id_3",
-                "new_value_angle",
-                "new_value_angle_esd",
-            ]
-            loop = block.init_loop("_chem_mod_angle.", tags)
+            tags = ["mod_id", "function", "atom_id_1", "atom_id_2", "atom_id_3"]
+            loop = block.init_loop("_chem_mod_angle.", [*tags, *_new("value_angle", "value_angle_esd")])
             for atoms, (value, sigma) in angles.items():
                 loop.add_row([name, "change", *map(cif.quote, atoms), f"{value:.2f}", f"{sigma:.2f}"])
+
+
+def _new(*tags: str) -> list[str]:
+    return [f"new_{t}" for t in tags]
 
 
 def add_links(doc):

@@ -24,6 +24,14 @@ IONS = {
 
 WATER = {"HOH": "H", "DOD": "D", "WAT": "H"}
 WATER_OH, WATER_ANGLE = (0.85, 0.02), (107.0, 3.0)  # electron cloud; Å, degrees
+WATER_NUCLEUS = 0.957  # Å, of the free molecule
+
+# gas-phase lengths, CRC Handbook of Chemistry and Physics: atoms with elements, Å
+DIATOMICS = {
+    "OXY": ((("O1", "O"), ("O2", "O")), 1.208), "CMO": ((("C", "C"), ("O", "O")), 1.128),
+    "NO": ((("N", "N"), ("O", "O")), 1.151), "CYN": ((("C", "C"), ("N", "N")), 1.150),
+    "PER": ((("O1", "O"), ("O2", "O")), 1.460),
+}  # fmt: skip
 
 FE_S = (2.28, 0.04)
 _SFS, _FSF = (104.0, 3.0), (73.5, 2.5)
