@@ -4,8 +4,8 @@
     w_s = p(y, z_s)/q(z_s), smoothed by a generalised Pareto tail: its shape k̂ says whether q will do (below 0.7)
     log p(y) ≈ log p(y, z*) + n/2 log 2π - ½ log |H|
 
-Draws are resampled with these weights, unless k̂ forbids it. Starts that end apart are reported: posteriors of rates
-have several modes.
+Draws are resampled with these weights, tempered where k̂ forbids it. Starts that end apart are reported, since
+posteriors of rates have several modes.
 """
 
 import math
@@ -214,12 +214,23 @@ def _importance(problem, modes, n_draws, seed):
     )
     log_p = torch.tensor([problem.value(x) for x in z], dtype=torch.float64)
     log_w, k_hat = pareto_smoothed((log_p - log_q).numpy())
-    if k_hat > TAIL:  # a few draws would stand for all
+    notes = []
+    if k_hat > TAIL:  # a few draws would stand for all: temper the weights until a sixth of them count
         note = f"the Gaussian is a rough stand-in (k-hat {k_hat:.2f}, {TAIL} allowed); --method nuts is exact"
-        return z[:n_draws], k_hat, [note]
+        log_w, notes = _tempered(log_w, size / 6), [note]
     weight = np.exp(log_w - np.logaddexp.reduce(log_w))
     rows = g.choice(size, size=n_draws, p=weight / weight.sum())
-    return z[torch.from_numpy(rows)], k_hat, []
+    return z[torch.from_numpy(rows)], k_hat, notes
+
+
+def _tempered(log_w: np.ndarray, effective: float) -> np.ndarray:
+    """β log w with the largest β ≤ 1 that leaves so many effective draws, (Σ w^β)²/Σ w^2β."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        beta = 0.5 * (low + high)
+        w = np.exp(beta * (log_w - log_w.max()))
+        low, high = (beta, high) if w.sum() ** 2 / (w**2).sum() > effective else (low, beta)
+    return low * log_w
 
 
 def _log_t(z, mode, df=DF):

@@ -124,8 +124,8 @@ def read_series(files: SeriesFiles, dmin: float | None = None) -> tuple[TimeSeri
         columns_F.append(F)
         columns_s.append(sigma)
     names = ("dark", *(f"{t:g} s" for t in delays))
-    t = torch.tensor(delays, dtype=torch.float64)
-    return TimeSeries(dark.asu, t, torch.stack(columns_F, 1), torch.stack(columns_s, 1), names), dark
+    times = torch.tensor(delays, dtype=torch.float64)
+    return TimeSeries(dark.asu, times, torch.stack(columns_F, 1), torch.stack(columns_s, 1), names), dark
 
 
 def as_amplitudes(data: MergedData) -> MergedData:

@@ -178,13 +178,14 @@ class AtomicModel:
     def moved(self, xyz, B, w) -> "AtomicModel":
         """The model to go on from after atoms have moved: contacts, solvent mask and plan made again."""
         crystal = self.with_parameters(xyz.detach(), B.detach(), w.detach())
+        restraints = None if self.restraints is None else self.restraints.refresh(crystal.xyz)
         plan = replace(
             prepare(crystal, self.plan.hkl, self.plan.rel_error),
             factors=self.plan.factors,
             anomalous=self.plan.anomalous,
         )
         return replace(
-            self, crystal=crystal, restraints=self.restraints.refresh(crystal.xyz), plan=plan,
+            self, crystal=crystal, restraints=restraints, plan=plan,
             F_mask=SolventMask(self.plan.hkl)(crystal), _kept={},
         )  # fmt: skip
 

@@ -22,7 +22,10 @@ def toy_crystal(
     """`n` atoms of C, N and O, B from 8 to 25 Å²; half of the cell is left to solvent."""
     g = np.random.default_rng(seed)
     structure = gemmi.Structure()
-    structure.cell, structure.spacegroup_hm = gemmi.UnitCell(*cell, 90, 90, 90), spacegroup
+    structure.cell, structure.spacegroup_hm = (
+        gemmi.UnitCell(cell[0], cell[1], cell[2], 90, 90, 90),
+        spacegroup,
+    )
     places = [np.array(cell) / 4]
     operations = list(gemmi.SpaceGroup(spacegroup).operations())
     while len(places) < n:

@@ -38,20 +38,12 @@ def parameter_table(sites: dict[str, torch.Tensor]) -> pd.DataFrame:
     rows = []
     for name, x in sites.items():
         if x[0].numel() == 1:
-            x = x.reshape(-1).numpy()
-            low, high = interval(np.log(x)) if name.startswith("k ") else interval(x)
+            v = x.reshape(-1).numpy()
+            low, high = interval(np.log(v)) if name.startswith("k ") else interval(v)
             if name.startswith("k "):  # shortest in log k: a rate is known to a factor
-                low, high = np.exp(low), np.exp(high)
-            rows.append(
-                {
-                    "parameter": name,
-                    "mean": x.mean(),
-                    "sd": x.std(),
-                    "median": np.median(x),
-                    "low": low,
-                    "high": high,
-                }
-            )
+                low, high = float(np.exp(low)), float(np.exp(high))
+            row = {"parameter": name, "mean": v.mean(), "sd": v.std(), "median": np.median(v)}
+            rows.append(row | {"low": low, "high": high})
     return pd.DataFrame(rows)
 
 

@@ -212,7 +212,9 @@ def test_svi(simulated, tmp_path, capsys):
 
 
 def test_demo(tmp_path, capsys):
-    code, text = run(capsys, "demo", "--dmin", 4.5, "--multiplicity", 5, "--out", tmp_path / "demo")
+    code, text = run(
+        capsys, "demo", "--dmin", 4.5, "--multiplicity", 5, "--no-kinetics", "--out", tmp_path / "demo"
+    )
     assert code == 0, text
     assert "difference" in text
     assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
