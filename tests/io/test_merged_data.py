@@ -101,7 +101,6 @@ CALCULATED = {"FC": ("F", 1.0), "PHIC": ("P", 0.0)}
         ({"I": ("J", np.nan), "SIGI": ("Q", 1.0)}, {}, "no reflection is left"),
         (F | {"M/ISYM": ("Y", 1)}, {}, "unmerged"),
     ],
-    ids=str,
 )
 def test_what_is_refused(tmp_path, columns, options, message):
     path, _ = write(tmp_path / "a.mtz", columns)
