@@ -31,6 +31,7 @@ class Change:
 
 AMIDE_H = (0.863, 0.020)  # Å, electron cloud; AceDRG's of a secondary amide (NAG N2-HN2)
 AMIDE_H_NUCLEUS = (1.013, 0.012)
+CLOUD_SHIFT = 0.143  # Å, AceDRG's mean of aromatic C-H: 1.085 - 0.942
 
 _N_CA_C, _C_CA_CB, _N_CA_CB = ("N", "CA", "C"), ("C", "CA", "CB"), ("N", "CA", "CB")
 _GENERAL = {
@@ -104,6 +105,9 @@ def adjusted(change: Change, category: str, row: dict[str, str]) -> dict[str, st
         row = row | {"value_dist": value, "value_dist_esd": sigma}
         far = AMIDE_H_NUCLEUS if new == AMIDE_H else new
         return row | {"value_dist_nucleus": f"{far[0]:.3f}", "value_dist_nucleus_esd": f"{far[1]:.3f}"}
+    if category == "chem_comp_bond" and float(row["value_dist"]) > float(row["value_dist_nucleus"]):
+        # C9-H9 of flavins; electrons lie nearer than the nucleus, as those of other aromatic C-H
+        return row | {"value_dist": f"{float(row['value_dist_nucleus']) - CLOUD_SHIFT:.3f}"}
     if category == "chem_comp_angle" and new:
         return row | {"value_angle": f"{new[0]:.3f}", "value_angle_esd": f"{new[1]:.3f}"}
     return row

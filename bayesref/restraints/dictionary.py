@@ -138,12 +138,13 @@ def _read(library, path: Path) -> cif.Document:
 
 def _check_restraints(doc: cif.Document, path: Path) -> None:
     """A component of several atoms needs bond lengths: files of the PDB have coordinates only."""
-    if not any(b.name.startswith(("comp_", "link_", "mod_")) for b in doc):
+    blocks = [b for b in doc if b.find_loop("_chem_comp_atom.atom_id")]
+    if not blocks and not any(b.name.startswith(("link_", "mod_")) for b in doc):
         raise InputError(
             f"{path} describes no component; expected data_comp_... blocks with bond lengths. "
             "Make one with AceDRG, Grade or eLBOW."
         )
-    for block in doc:
+    for block in blocks:
         atoms = block.find_loop("_chem_comp_atom.atom_id")
         if len(atoms) > 1 and not len(block.find_loop("_chem_comp_bond.value_dist")):
             raise InputError(
