@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bayesref.cli.app import main
+from bayesref.cli.simulate_refine import write_intensities
 from bayesref.io.structure import write_structure
 from bayesref.refinement.simulate import RefineOptions, simulate_refine
 
@@ -18,25 +19,13 @@ import small_molecule
 PLACES = [(x, y, z) for x in (3.0, 9.0) for y in (3.0, 9.0) for z in (3.0, 9.0)]
 
 
-def write_data(data, path):
-    mtz = gemmi.Mtz(with_base=True)
-    mtz.spacegroup = data.asu.spacegroup
-    mtz.add_dataset("simulated")
-    mtz.set_cell_for_all(data.asu.cell)
-    for label, kind in (("I", "J"), ("SIGI", "Q"), ("FreeR_flag", "I")):
-        mtz.add_column(label, kind)
-    columns = (data.value, data.sigma, (~data.free).double())
-    mtz.set_data(np.column_stack([data.asu.hkl, *columns]).astype(np.float32))
-    mtz.write_to_file(str(path))
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """Folder with model.pdb, data.mtz and XAL.cif."""
     folder = tmp_path_factory.mktemp("inputs")
     crystal = small_molecule.crystal(PLACES, cell=(20, 22, 28, 90, 90, 90), spacegroup="P 21 21 21")
     write_structure(crystal, folder / "model.pdb")
-    write_data(
+    write_intensities(
         simulate_refine(crystal, RefineOptions(dmin=1.8, free_fraction=0.1), seed=2), folder / "data.mtz"
     )
     (folder / "XAL.cif").write_text(small_molecule.DICTIONARY.format(sign="negativ"))
@@ -219,3 +208,19 @@ def test_a_shaken_model_comes_back(data_dir, tmp_path):
     figures = json.loads((tmp_path / "out" / "run.json").read_text())["figures"]
     assert figures["R"] < 0.14
     assert figures["R_free"] < 0.175
+
+
+def test_a_simulation_is_refined_back(inputs, tmp_path, capsys):
+    out, done = tmp_path / "simulated", tmp_path / "refined"
+    assert (
+        run("simulate", "refine", inputs / "model.pdb", "--out", out, "--dmin", 1.8, "--free-fraction", 0.1)
+        == 0
+    )
+    assert "reflections to 1.8" in capsys.readouterr().out
+    files = (out / "start.pdb", out / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert run("refine", *files, "--out", done, "--cycles", 5, "--ensemble", 0, "--quiet") == 0
+    truth, start, found = (
+        np.array([a.atom.pos.tolist() for a in gemmi.read_structure(str(f))[0].all()])
+        for f in (out / "truth.pdb", out / "start.pdb", done / "refined.pdb")
+    )
+    assert np.abs(found - truth).mean() < 0.5 * np.abs(start - truth).mean()
