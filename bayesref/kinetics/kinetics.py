@@ -63,6 +63,10 @@ class Kinetics:
         for state in [*self.structures, *self.returns.values()]:
             scheme.index(state)
         home.update(self.structures)
+        if "" in home.values():
+            raise InputError(
+                "A structure has an empty name; name it, or write None for a state that is not seen."
+            )
         if not any(home.values()):
             raise InputError("No state has a structure; give at least one in `structures`.")
         for name, value in {"scheme": scheme, "ground": ground, "start": start, "structures": home}.items():
@@ -138,8 +142,21 @@ class Kinetics:
         alpha = torch.as_tensor(activation, dtype=p.dtype, device=p.device)
         if ((alpha < 0) | (alpha > 1)).any():
             raise InputError(f"The activation is {alpha.tolist()}; expected a fraction from 0 to 1.")
-        alpha = alpha[..., None] if alpha.ndim > p.ndim - 2 else alpha[..., None, None]
+        alpha = self._per_time(alpha, p)
         return (1 - alpha) * self._unreacted(unreacted, M)[..., None, :] + alpha * (p @ M.T)
+
+    @staticmethod
+    def _per_time(alpha, p) -> torch.Tensor:
+        shape = tuple(alpha.shape)
+        alpha = alpha[..., None] if alpha.ndim > p.ndim - 2 else alpha[..., None, None]
+        try:
+            torch.broadcast_shapes(alpha.shape[:-1], p.shape[:-1])
+        except RuntimeError:
+            raise InputError(
+                f"The activation has shape {shape}; expected that of the rates, {tuple(p.shape[:-2])}, or with the "
+                f"times, {tuple(p.shape[:-1])}."
+            ) from None
+        return alpha
 
     def _unreacted(self, u, M) -> torch.Tensor:
         if u is None:

@@ -35,12 +35,20 @@ from bayesref.kinetics.populations import (
     square,
     step,
 )
+from bayesref.kinetics.units import seconds
 
 REACH = 7.0  # in σ: the mass beyond is 1.3e-12 on each side
 
 
 def _values(name: str, x, like: torch.Tensor) -> torch.Tensor:
-    x = torch.as_tensor(x, dtype=like.dtype, device=like.device)
+    x = torch.as_tensor(seconds(x) if isinstance(x, str) else x, dtype=like.dtype, device=like.device)
+    try:
+        torch.broadcast_shapes(x.shape, like.shape[:-2])
+    except RuntimeError:
+        raise InputError(
+            f"The {name} of the response has shape {tuple(x.shape)}; expected () or that of the rates, "
+            f"{tuple(like.shape[:-2])}."
+        ) from None
     if (x < 0).any():  # NaN passes, so that a sampler sees a NaN and not an end
         raise InputError(f"The {name} of the response must be at least zero, s; found {x.tolist()}.")
     return x

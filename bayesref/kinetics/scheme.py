@@ -85,6 +85,10 @@ class Scheme:
         """
         ground = ground or self.states[0]
         g, inactive = self.index(ground), len(self.states)
+        if f"{ground}*" in self.states:
+            raise InputError(
+                f"The scheme has an inactive state {ground}* already; activate it by light once."
+            )
         back = tuple(
             Transition(t.name, t.source, inactive if t.target == g else t.target) for t in self.transitions
         )

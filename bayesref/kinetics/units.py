@@ -48,7 +48,10 @@ def per_second(value: str | float) -> float:
         return float(value)
     found = _PER.fullmatch(value)
     if found:
-        return float(found[1] or 1) / (float(found[2] or 1) * UNIT[found[3]])
+        time = float(found[2] or 1) * UNIT[found[3]]
+        if time == 0:
+            raise InputError(f"The rate {value!r} divides by zero; write a time above zero.")
+        return float(found[1] or 1) / time
     found = _INVERSE.fullmatch(value)
     if not found:
         raise InputError(f"{value!r} is no rate; write '3e4', '1/ps', '2 /ms' or '5 ns^-1'.")

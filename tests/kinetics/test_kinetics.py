@@ -169,6 +169,9 @@ def test_simplex_occupancies():
     o = free.occupancies(torch.randn(5, 3, 1, dtype=DOUBLE))
     assert o.shape == (5, 3, 2)
     torch.testing.assert_close(o.sum(-1), torch.ones(5, 3, dtype=DOUBLE))
+    again = torch.randn(3, 1, dtype=DOUBLE)  # free numbers are log ratios to the first state
+    o_1 = free.occupancies(again)
+    torch.testing.assert_close((o_1[:, 1:] / o_1[:, :1]).log(), again)
     torch.testing.assert_close(prior.log_prob(o), torch.zeros(5, 3, dtype=DOUBLE))  # uniform, Γ(2) = 1
     for bad in ((("A",), 3), (("A", "A"), 3), (("A", "B"), 0)):
         with pytest.raises(br.InputError, match=r"Found|give two"):
@@ -226,3 +229,70 @@ def test_device(device):
         want = br.Kinetics("A->B->C").occupancies({"A->B": 2.0, "B->C": 0.5}, T, response=response)
         assert o.device.type == device.type
         torch.testing.assert_close(o.cpu(), want)
+
+
+def decay(t, k, w):
+    """exp(-k s), s > 0, seen through a Gaussian of standard deviation w."""
+    return torch.exp((k * w) ** 2 / 2 - k * t) * torch.special.erfc((k * w - t / w) / math.sqrt(2)) / 2
+
+
+def box_decay(t, k, w):
+    a, b = (t - w / 2).clamp(min=0), (t + w / 2).clamp(min=0)
+    return (torch.exp(-k * a) - torch.exp(-k * b)) / (k * w)
+
+
+@pytest.mark.parametrize(
+    ("response", "excited"),
+    [
+        (br.GaussianResponse(0.3), lambda t: decay(t, 2.0, 0.3)),
+        (br.GaussianResponse("300 ms"), lambda t: decay(t, 2.0, 0.3)),
+        (
+            br.ExponentialGaussianResponse(0.3, 0.2),
+            lambda t: (decay(t, 2.0, 0.3) - decay(t, 5.0, 0.3)) / (1 - 2.0 * 0.2),
+        ),
+        (br.BoxResponse(0.6), lambda t: box_decay(t, 2.0, 0.6)),
+        (br.HistogramResponse([-0.3, 0.3], [4.0]), lambda t: box_decay(t, 2.0, 0.6)),
+    ],
+    ids=["gaussian", "text", "emg", "box", "histogram"],
+)
+def test_responses_where_the_start_is_not_the_ground(response, excited):
+    """Before t = 0 all molecules are in A; a response that mixes up the two sides of the step would see E there."""
+    t = torch.tensor([-2.0, -0.2, 0.0, 0.1, 1.0], dtype=DOUBLE)
+    o = br.Kinetics("E->A", ground="A", start="E").occupancies({"E->A": 2.0}, t, response=response)
+    torch.testing.assert_close(o[:, 0], excited(t), rtol=0, atol=1e-10)
+
+
+def test_stiff_gradient_closed_form():
+    """B(t) of A -> B -> C, 12 decades apart, by both log rates; slopes round beside populations near one."""
+    a, b = 1e6, 1e-6
+    t = torch.tensor([1e-6, 1.0, 1e6], dtype=DOUBLE)
+    J = torch.autograd.functional.jacobian(
+        lambda x: br.Kinetics("A->B->C").occupancies(x.exp(), t)[:, 1],
+        torch.tensor([a, b], dtype=DOUBLE).log(),
+    )
+    r = a / (a - b)
+    ea, eb = torch.exp(-a * t), torch.exp(-b * t)
+    by_a = -a * b / (a - b) ** 2 * (eb - ea) + r * a * t * ea
+    by_b = a * b / (a - b) ** 2 * (eb - ea) - r * b * t * eb
+    torch.testing.assert_close(
+        J, torch.stack([by_a, by_b], -1), rtol=1e-9, atol=1e-15
+    )  # absolute: of populations near one
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda k: k.occupancies(torch.ones(4, 2), T, activation=torch.rand(3)), "activation has shape"),
+        (lambda k: k.occupancies(torch.ones(2), T, activation=torch.rand(5)), "activation has shape"),
+        (
+            lambda k: k.occupancies(torch.ones(3, 2), T, response=br.GaussianResponse(torch.ones(4))),
+            "width of the response has shape",
+        ),
+        (lambda k: k.occupancies({"A->B": "1/0s", "B->C": 1.0}, T), "divides by zero"),
+        (lambda k: br.Kinetics(k.scheme.light_activated(), light_activated=True), "already"),
+        (lambda k: br.Kinetics(k.scheme, structures={"A": ""}), "empty name"),
+    ],
+)
+def test_refused_in_words(make, message):
+    with pytest.raises(br.InputError, match=message):
+        make(br.Kinetics("A->B->C"))
