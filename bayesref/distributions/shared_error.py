@@ -7,8 +7,9 @@
     p(F̂) = ∫ d²F_0 p(F_0) Normal(F̂_0; |F_0|, σ_0) Π_t p(F̂_t | F_0 + d_t)
 
 Δ, the largest error by far, cancels in differences; what is left of it is the unknown phase of F_0, which is
-integrated over: Gauss-Legendre nodes in phase over the span that p(F_0) leaves (centric: both signs), and at each of
-them Gauss-Hermite nodes in |F_0| about where all measurements together put it. Given F_0, |F_t| is Rice (Woolfson)
+integrated over: Gauss-Legendre nodes in phase over the span that p(F_0) leaves (centric: both signs), as close as the
+integrand is narrow, and at each of them nodes in |F_0| about where all measurements together put it (Gauss-Hermite;
+Gauss-Legendre where an amplitude may vanish). Given F_0, |F_t| is Rice (Woolfson)
 distributed; the measurement adds 2σ_t² (σ_t²) to V_t, which is exact for the radial part and moves the mean by σ²/F,
 negligible where differences are measurable at all.
 After Ursby & Bourgeois (1997), Acta Cryst. A53, 564, and Read (1990), Acta Cryst. A46, 900.
@@ -22,7 +23,8 @@ from torch.distributions import constraints
 from bayesref.distributions._legendre import gauss
 from bayesref.distributions._shared_error_cpu import integrate
 
-N_AMPLITUDE, N_PHASE = 4, 14
+N_AMPLITUDE, N_WEAK, N_PHASE = 4, 12, 10
+LEVELS = 4  # of nodes in phase, each twice as fine
 SPAN = 5.0  # standard deviations of the phase that its nodes cover
 
 
@@ -80,15 +82,18 @@ class _LogProb(torch.autograd.Function):
     def forward(G, V, d_real, d_imag, V_time, K, sigma, F, centric):
         h, w = np.polynomial.hermite_e.hermegauss(N_AMPLITUDE)
         log_w = np.log(w) + 0.5 * h**2 - 0.5 * np.log(2 * np.pi)
-        y, v = gauss(N_PHASE)
-        n, T = d_real.shape
-        out, grad = np.empty(n), np.empty((n, 2 + 4 * T))
+        y, v = (np.zeros((LEVELS, N_PHASE << (LEVELS - 1))) for _ in range(2))
+        for level in range(LEVELS):
+            n = N_PHASE << level
+            y[level, :n], v[level, :n] = gauss(n)
+        z, u = gauss(N_WEAK)
+        out, grad = np.empty(len(G)), np.empty((len(G), 2 + 4 * d_real.shape[1]))
         G, V, real, imag, V_time, K, sigma, F = (
             np.ascontiguousarray(x.detach().numpy()) for x in (G, V, d_real, d_imag, V_time, K, sigma, F)
         )
         integrate(
             G, V, real + 1j * imag, V_time, sigma, F, K, centric.numpy(), h, log_w,
-            np.ascontiguousarray(y), np.ascontiguousarray(v), SPAN, out, grad,
+            z, u, y, v, N_PHASE, SPAN, out, grad,
         )  # fmt: skip
         return torch.from_numpy(out), torch.from_numpy(grad)
 

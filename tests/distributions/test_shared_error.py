@@ -100,3 +100,29 @@ def test_it_integrates_to_one_over_the_light():
 
     assert marginal(s.d) == pytest.approx(marginal(0 * s.d), rel=2e-3)
     assert np.isfinite(marginal(5 * s.d))
+
+
+def test_weak_reflections_and_large_changes_take_finer_nodes():
+    """Against the same integrand summed over a fine grid of F_0 in the plane, where polar nodes have it hardest."""
+    g = torch.Generator().manual_seed(4)
+    n, T = 24, 3
+    G = 3 * torch.rand(n, generator=g, **D)
+    V = 1 + 10 * torch.rand(n, generator=g, **D)
+    d = 4 * torch.complex(*torch.randn(2, n, T, generator=g, **D))
+    V_time, sigma = torch.full((n, T), 0.05, **D), torch.full((n, 1 + T), 0.4, **D)
+    K = torch.ones(n, T, **D)
+    s = SharedError(G, V, d, V_time, sigma, torch.zeros(n, dtype=torch.bool), K)
+    torch.manual_seed(4)
+    F = s.sample().clamp(min=0.05)
+    x = torch.linspace(-16, 16, 801, **D)
+    dark = torch.complex(x[:, None], x[None, :])
+    for h in range(n):
+        log_p = -((dark - G[h]).abs() ** 2) / V[h] - math.log(math.pi * float(V[h]))
+        log_p = log_p - 0.5 * ((F[h, 0] - dark.abs()) / 0.4) ** 2 - math.log(0.4 * math.sqrt(2 * math.pi))
+        for t in range(T):
+            m, W = (dark + d[h, t]).abs(), 0.05 + 2 * 0.4**2
+            z = 2 * F[h, 1 + t] * m / W
+            log_p = log_p + torch.log(2 * F[h, 1 + t] / W) - (F[h, 1 + t] - m) ** 2 / W
+            log_p = log_p + torch.log(torch.special.i0e(z))
+        truth = log_p.flatten().logsumexp(0) + 2 * math.log(float(x[1] - x[0]))
+        assert float(s.log_prob(F)[h]) == pytest.approx(float(truth), abs=0.005)
