@@ -67,7 +67,13 @@ class RefineSettings:
     monlib: Annotated[Path | None, MODEL(help="CCP4 monomer library. [default: $CLIBD_MON]")] = None
     unrestrained: Annotated[str, MODEL(metavar="RES,...", help="Residues to leave without restraints.")] = ""
     guess: Annotated[str, MODEL(metavar="RES,...", help="Residues to hold near their present geometry.")] = ""
-    hydrogens: Annotated[bool, MODEL(help="Use the model's hydrogen atoms.")] = True
+    hydrogens: Annotated[
+        Literal["riding", "keep", "none"],
+        MODEL(help="Hydrogens: placed by the dictionary, on their parents; those of the model; or none."),
+    ] = "riding"
+    hydrogen_contacts: Annotated[
+        bool, MODEL("--hydrogen-contacts", help="Riding hydrogens keep their distance from other atoms.")
+    ] = False
     wavelength: Annotated[float | None, MODEL(help="Å; adds f' and f'' to the form factors.")] = None
     form_factors: Annotated[Literal["it92", "wk95", "electron"], MODEL(help="Table of form factors.")] = (
         "it92"
@@ -107,7 +113,7 @@ def refine(settings: RefineSettings) -> None:
     console = Console(quiet=settings.quiet)
     torch.set_num_threads(settings.threads)
     out = prepare_output(settings.out, settings.overwrite)
-    crystal = read_structure(settings.model, hydrogens=settings.hydrogens)
+    crystal = read_structure(settings.model)
     check_model(crystal, settings.model)
     data = read_data(settings)
     check_against(data, crystal, str(settings.model))
@@ -122,9 +128,10 @@ def refine(settings: RefineSettings) -> None:
         console.print(f"Atoms were shifted by {settings.shake:g} Å rms.")
     posterior = run(
         crystal, data, dictionary.monlib, programs.load(settings.page), unrestrained=unrestrained, guess=guess,
-        rigid_body=settings.rigid_body, cycles=settings.cycles, rel_error=settings.rel_error,
-        table=settings.form_factors, wavelength=settings.wavelength,
-        report=lambda row: console.print(progress_line(row), highlight=False), note=console.print,
+        hydrogens=settings.hydrogens, hydrogen_contacts=settings.hydrogen_contacts, rigid_body=settings.rigid_body,
+        cycles=settings.cycles, rel_error=settings.rel_error, table=settings.form_factors,
+        wavelength=settings.wavelength, report=lambda row: console.print(progress_line(row), highlight=False),
+        note=console.print,
     )  # fmt: skip
     statistics = refinement_statistics(posterior.target, posterior.mean, settings.bins)
     requests = Requests(

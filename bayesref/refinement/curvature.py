@@ -8,6 +8,7 @@ q = 2π|S| r, |S| = 1/d, r = x_i - x_j, r̂ its direction, j_n spherical Bessel 
     xyz, xyz      Σ_b W_b n F_i F_j (2π|S|)² [j₁(q)/q 1 - j₂(q) r̂ r̂ᵀ]           → (2π|S|)²/3 for i = j
     xyz, log B    Σ_b W_b n F_i F_j 2π|S| s² B_j j₁(q) r̂
     log B, log B  Σ_b W_b n F_i F_j s⁴ B_i B_j j₀(q)
+    a, a          Σ_b W_b n F_i² s⁴ (8π² U)² 2/15           five elements of a shape, of one atom only
     W_h = -½ c² (∂²/∂G² + 1/G ∂/∂G) log p(y_h), centric -c² ∂²/∂G² log p(y_h),  c = ∂G/∂|F_atoms|,  n operators
 
 Radial form after Agarwal (1978), Acta Cryst. A34, 791, and Steiner, Lebedev & Murshudov (2003), Acta Cryst. D59, 2114.
@@ -20,6 +21,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from bayesref.crystal.cell import hkl_stol2
+from bayesref.refinement.atomic_model import of_atoms
 from bayesref.refinement.priors import B_SPREAD, LOOSE
 
 N_SHELL = 24
@@ -52,7 +54,7 @@ def shell_weights(target, z) -> tuple[np.ndarray, np.ndarray]:
 
 def _size_of_model(atoms, values, G):
     """|F_atoms + solvent| on the scale of the atoms: what G is proportional to."""
-    F = atoms.F_atoms(values["xyz"], values["B"], values["w"])
+    F = atoms.F_atoms(*of_atoms(values))
     if "k_sol" in values:
         F = F + values["k_sol"] * torch.exp(-values["B_sol"] * atoms.stol2) * atoms.F_mask
     return F.abs()
@@ -68,20 +70,23 @@ def _amplitudes(crystal, factors, s2):
 def data_blocks(target, z, cutoff: float):
     """Information about (x, y, z, log B) of the atoms: diagonal (atom, 4, 4), pairs (pair, 2), blocks (pair, 4, 4).
 
+    Where atoms are ellipsoids their shapes follow, and 4 is 9.
     `cutoff` is the distance, Å, up to which pairs count; 0 = no pairs.
     """
     s2, W = shell_weights(target, z)
     values = target.latents.unpack(z)
-    crystal = target.atoms.with_parameters(values["xyz"].detach(), values["B"].detach(), values["w"].detach())
-    A = _amplitudes(crystal, target.atoms.plan.factors, s2)
+    crystal = target.atoms.with_parameters(*(None if v is None else v.detach() for v in of_atoms(values)))
+    size = width(values)
+    A = _amplitudes(crystal, target.atoms.factors, s2)
     k = 4 * np.pi * np.sqrt(s2)  # 2π|S|
-    B = crystal.B.numpy()
-    diagonal = np.zeros((len(A), 4, 4))
+    B = values["B"].detach().numpy()  # an atom's own, which is not all that it has in a rigid group
+    diagonal = np.zeros((len(A), size, size))
     xx = (A**2 @ (W * k**2)) / 3
     diagonal[:, range(3), range(3)] = xx[:, None]
     diagonal[:, 3, 3] = (A**2 @ (W * s2**2)) * B**2
+    diagonal[:, range(4, size), range(4, size)] = (2 / 15 * diagonal[:, 3, 3])[:, None]
     if cutoff <= 0:
-        return diagonal, np.zeros((0, 2), dtype=np.int64), np.zeros((0, 4, 4))
+        return diagonal, np.zeros((0, 2), dtype=np.int64), np.zeros((0, size, size))
     xyz = crystal.xyz.numpy()
     pairs = cKDTree(xyz).query_pairs(cutoff, output_type="ndarray")
     i, j = pairs.T
@@ -90,7 +95,7 @@ def data_blocks(target, z, cutoff: float):
     unit = r / length[:, None]
     j0, j1, j1q, j2 = _bessel(length[:, None] * k)
     P = A[i] * A[j] * W  # (pair, shell)
-    blocks = np.zeros((len(pairs), 4, 4))
+    blocks = np.zeros((len(pairs), size, size))
     same, along = (P * j1q) @ k**2, (P * j2) @ k**2
     blocks[:, :3, :3] = (
         same[:, None, None] * np.eye(3) - along[:, None, None] * unit[:, :, None] * unit[:, None, :]
@@ -114,18 +119,19 @@ def _bessel(q):
 
 
 def precision(target, z, cutoff: float) -> sparse.csc_matrix:
-    """Posterior precision of (x, y, z, log B) of all atoms, (4 atom, 4 atom): data and restraints."""
+    """Posterior precision of (x, y, z, log B) of all atoms, (4 atom, 4 atom): data and restraints; 9 with shapes."""
     diagonal, pairs, blocks = data_blocks(target, z, cutoff)
-    n = len(diagonal)
+    n, size = diagonal.shape[:2]
     here = np.arange(n)
     rows = np.concatenate([here, pairs[:, 0], pairs[:, 1]])
     columns = np.concatenate([here, pairs[:, 1], pairs[:, 0]])
     values = np.concatenate([diagonal, blocks, blocks.transpose(0, 2, 1)])
-    a = np.arange(4)
-    shape = (len(rows), 4, 4)
-    row = np.broadcast_to((4 * rows)[:, None, None] + a[:, None], shape).ravel()
-    column = np.broadcast_to((4 * columns)[:, None, None] + a, shape).ravel()
-    data = sparse.csc_matrix((values.ravel(), (row, column)), (4 * n, 4 * n))
+    a = np.arange(size)
+    shape = (len(rows), size, size)
+    row = np.broadcast_to((size * rows)[:, None, None] + a[:, None], shape).ravel()
+    column = np.broadcast_to((size * columns)[:, None, None] + a, shape).ravel()
+    data = sparse.csc_matrix((values.ravel(), (row, column)), (size * n, size * n))
+    data.eliminate_zeros()
     return (data + prior_precision(target, z)).tocsc()
 
 
@@ -133,20 +139,34 @@ def prior_precision(target, z) -> sparse.csc_matrix:
     """Of the restraints of coordinates and of B factors, in the order of `precision`."""
     values = target.latents.unpack(z)
     xyz, B = values["xyz"].detach(), values["B"].detach()
-    restraints = target.atoms.restraints
-    n = len(xyz)
+    restraints, hydrogens = target.atoms.restraints, target.atoms.hydrogens
+    n, size = len(xyz), width(values)
     X, T = restraints.hessian(xyz.numpy()), restraints.hessian_B(B.numpy())
+    if hydrogens is not None:
+        X = X + hydrogens.hessian(xyz.numpy())
 
     def place(m, index):
         m = m.tocoo()
-        return sparse.coo_matrix((m.data, (index[m.row], index[m.col])), (4 * n, 4 * n))
+        return sparse.coo_matrix((m.data, (index[m.row], index[m.col])), (size * n, size * n))
 
-    flat = np.arange(4 * n).reshape(n, 4)
+    flat = np.arange(size * n).reshape(n, size)
     loose = flat[target.atoms.loose.numpy(), :3].ravel()
-    held = sparse.coo_matrix((np.full(len(loose), LOOSE**-2), (loose, loose)), (4 * n, 4 * n))
-    level = sparse.coo_matrix((np.full(n, B_SPREAD**-2), (flat[:, 3], flat[:, 3])), (4 * n, 4 * n))
+    held = sparse.coo_matrix((np.full(len(loose), LOOSE**-2), (loose, loose)), (size * n, size * n))
+    level = sparse.coo_matrix((np.full(n, B_SPREAD**-2), (flat[:, 3], flat[:, 3])), (size * n, size * n))
     X, T = (m / t for m, t in zip((X, T), target.atoms.temperature, strict=True))
-    return (place(X, flat[:, :3].ravel()) + place(T, flat[:, 3]) + level + held).tocsc()
+    total = place(X, flat[:, :3].ravel()) + place(T, flat[:, 3]) + level + held
+    if size > 4:
+        shapes, A = target.atoms.shape_restraints, values["A"].detach()
+        round_ = shapes.hessian_shape(n) / target.atoms.displacements.width2
+        total = total + place(shapes.hessian_rigid(B, A), flat[:, 3:].ravel())
+        for k in range(4, size):
+            total = total + place(round_, flat[:, k])
+    return total.tocsc()
+
+
+def width(values) -> int:
+    """Parameters of one atom: x, y, z, log B, and five of its shape where there are any."""
+    return 9 if "A" in values and values["A"].numel() else 4
 
 
 class Factor:

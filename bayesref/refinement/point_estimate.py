@@ -19,10 +19,12 @@ import scipy.sparse as sparse
 import torch
 
 from bayesref.guides.latents import AMPLITUDE
-from bayesref.refinement.curvature import Factor, data_blocks, precision
+from bayesref.refinement.atomic_model import SITES, of_atoms
+from bayesref.refinement.curvature import Factor, data_blocks, precision, width
 from bayesref.refinement.lbfgs import minimize
 from bayesref.refinement.target import ATOMS, Target
-from bayesref.refinement.temperature import temperatures
+from bayesref.refinement.temperature import shape_temperature, temperatures
+from bayesref.refinement.tls_step import bordered
 
 MIN_FREE = 100  # reflections; below, errors are learned from the work set
 MAX_STEP = 0.25  # Å, or of log B
@@ -55,6 +57,8 @@ def start(target: Target) -> torch.Tensor:
     values = target.latents.unpack(target.latents.start())
     crystal, conformers = target.atoms.crystal, target.atoms.conformers
     mine = {"xyz": crystal.xyz, "B": crystal.B.clamp(min=1.0), "w": conformers.log_odds(crystal.occupancy)}
+    if target.atoms.displacements is not None:
+        mine["B"] = target.atoms.displacements.B
     return target.latents.pack({**values, **{k: v for k, v in mine.items() if k in values}})
 
 
@@ -106,13 +110,12 @@ def fit_globals(target: Target, z, determined=0.0, rounds=2) -> torch.Tensor:
 
 
 def _atom_rows(target):
-    """Places in z of (x, y, z, log B) of each atom, (4 atom,), and of the conformers' log odds."""
-    sites = target.latents.sites
+    """Places in z of (x, y, z, log B[, shape]) of each atom, (4 or 9 atom,), of log odds, and of rigid groups."""
     n = len(target.atoms.crystal)
-    xyz = torch.arange(sites["xyz"].where.start, sites["xyz"].where.stop).reshape(n, 3)
-    B = torch.arange(sites["B"].where.start, sites["B"].where.stop)[:, None]
-    w = torch.arange(sites["w"].where.start, sites["w"].where.stop) if "w" in sites else torch.zeros(0).long()
-    return torch.cat([xyz, B], 1).reshape(-1), w
+    at = {k: target.latents.columns([k] if k in target.latents.sites else []) for k in SITES}
+    shape = [at["A"].reshape(n, -1)] if len(at["A"]) else []
+    mine = torch.cat([at["xyz"].reshape(n, 3), at["B"][:, None], *shape], 1)
+    return mine.reshape(-1), at["w"], at["tls"]
 
 
 def fit_atoms(target: Target, z, steps: int, tolerance: float):
@@ -120,13 +123,14 @@ def fit_atoms(target: Target, z, steps: int, tolerance: float):
     P = precision(target, z, cutoff=0.0)
     # Levenberg's damping: far from the optimum the quadratic model holds for a step of this size, not beyond
     factor = Factor((P + sparse.identity(P.shape[0]) / MAX_STEP**2).tocsc())
-    mine, w = _atom_rows(target)
-    rows = torch.cat([mine, w])
-    n = len(mine)
+    mine, w, tls = _atom_rows(target)
+    rows = torch.cat([mine, tls, w])
+    n = len(mine) + len(tls)
     odds = 1 / max(1.0, len(target.data.value) / 500)  # log odds are known to about this variance
+    atoms = bordered(target, z, factor) if len(tls) else factor.solve
 
     def solve(g):
-        return np.concatenate([factor.solve(g[:n]), odds * g[n:]])
+        return np.concatenate([atoms(g[:n]), odds * g[n:]])
 
     def f(x):
         new = z.clone()
@@ -143,7 +147,7 @@ def fit_atoms(target: Target, z, steps: int, tolerance: float):
 def determined_by_data(target: Target, z, factor: Factor, cutoff: float, n_draws=24, seed=0) -> float:
     """p = tr[H_data H⁻¹], by draws of Normal(0, H⁻¹)."""
     diagonal, pairs, blocks = data_blocks(target, z, cutoff)
-    x = factor.draw(n_draws, np.random.default_rng(seed)).reshape(n_draws, -1, 4)
+    x = factor.draw(n_draws, np.random.default_rng(seed)).reshape(n_draws, len(diagonal), -1)
     p = np.einsum("dia,iab,dib->", x, diagonal, x)
     if len(pairs):
         p += 2 * np.einsum("dpa,pab,dpb->", x[:, pairs[:, 0]], blocks, x[:, pairs[:, 1]])
@@ -185,8 +189,11 @@ def refine_point(
 def _next(target: Target, z) -> tuple[Target, float]:
     """The target of the next cycle, and p, which is needed where there is no free set."""
     values = target.latents.unpack(z)
-    target = replace(target, atoms=target.atoms.moved(values["xyz"], values["B"], values["w"]))
+    target = replace(target, atoms=target.atoms.moved(*of_atoms(values)))
     factor = Factor(precision(target, z, 0.0))
+    if width(values) > 4:
+        shapes = replace(target.atoms.displacements, width2=shape_temperature(target, z, factor))
+        target = replace(target, atoms=replace(target.atoms, displacements=shapes))
     target = replace(target, atoms=replace(target.atoms, temperature=temperatures(target, z, factor)))
     if int(target.data.free.sum()) >= MIN_FREE:
         return target, 0.0

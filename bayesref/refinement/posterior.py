@@ -1,6 +1,6 @@
 """The posterior of a structure: a Gaussian whose precision follows the bond graph, with global modes.
 
-    (a, g) ~ Normal(m, [[P, C], [Cᵀ, Q]]⁻¹)       a: x, y, z, log B of every atom;  g: scale, solvent, conformers
+    (a, g) ~ Normal(m, [[P, C], [Cᵀ, Q]]⁻¹)       a: x, y, z, log B, shape of every atom;  g: scale, solvent, conformers
     g ~ Normal(m_g, (Q - Cᵀ P⁻¹ C)⁻¹),   a | g ~ Normal(m_a - P⁻¹ C (g - m_g), P⁻¹)
     e ~ Normal(m_e, E⁻¹)                           e: errors of the model, from the reflections that they are fitted to
 
@@ -17,7 +17,7 @@ import torch
 
 from bayesref.inference.arrow import ArrowRoot
 from bayesref.inference.curvature import inverse_root
-from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.atomic_model import AtomicModel, of_atoms
 from bayesref.refinement.curvature import Factor, precision, resolution_cutoff
 from bayesref.refinement.point_estimate import MIN_FREE, PointEstimate, _atom_rows, error_sites
 from bayesref.refinement.target import Target
@@ -73,6 +73,10 @@ class StructurePosterior:
         out = {k: torch.stack([d[k] for d in draws]) for k in self.target.latents.sites}
         crystal, conformers = self.atoms.crystal, self.atoms.conformers
         out["occupancy"] = torch.stack([conformers.occupancy(w, crystal.occupancy) for w in out["w"]])
+        if self.atoms.displacements is not None and not self.atoms.displacements.spherical:
+            moved = [self.atoms.with_parameters(*of_atoms(d)) for d in draws]
+            out["U"] = torch.stack([c.U for c in moved])
+            out["B_eq"] = torch.stack([c.B for c in moved])
         return out
 
     @property
@@ -87,14 +91,17 @@ class StructurePosterior:
     @cached_property
     def crystal(self):
         """The crystal at the mean."""
-        v = self.values
-        return self.atoms.with_parameters(v["xyz"], v["B"], v["w"])
+        return self.atoms.with_parameters(*of_atoms(self.values))
 
     @cached_property
     def esd(self) -> dict[str, torch.Tensor]:
-        """Standard deviations of xyz (atom, 3), B and occupancy (atom,), in their units, from 400 draws."""
+        """Standard deviations of xyz (atom, 3), B (8π² U_eq) and occupancy (atom,), in their units, from 400 draws.
+
+        Where atoms are ellipsoids or groups shake, of U (atom, 6) too.
+        """
         s = self.sites(400, seed=1)
-        return {k: s[k].std(0) for k in ("xyz", "B", "occupancy")}
+        out = {k: s[k].std(0) for k in ("xyz", "B", "occupancy")}
+        return out if "U" not in s else {**out, "B": s["B_eq"].std(0), "U": s["U"].std(0)}
 
 
 def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> StructurePosterior:
@@ -105,7 +112,7 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     mean_field : keep only the diagonal of P and drop C: for comparison, not for use
     """
     target, z = estimate.target, estimate.z
-    rows, _ = _atom_rows(target)
+    rows = _atom_rows(target)[0]
     errors = error_sites(target, z)
     error_rows = target.latents.columns(errors)
     taken = torch.cat([rows, error_rows])

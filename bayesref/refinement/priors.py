@@ -2,7 +2,9 @@
 
     log p(xyz) = Σ restraints log p(bond), log p(angle), ... + const        each a density with its own σ
                + Σ loose atoms log Normal(x; x₀, LOOSE)                     x₀: the model as given
+               + Σ contacts of riding hydrogens
     log p(B)   = Σ atoms log Normal(log B; log B̄, s) + Σ bonds log Normal(log B_i - log B_j; 0, σ) + const
+    log p(A|B) = Σ roundness, similarity and rigid bonds of ellipsoids, see `restraints.adp`
 
 A loose atom has no bond, as a water: what is known of it beforehand is where the model has it, to half an ångström.
 Without that it would wander to any peak of noise that its own density does not hold it from.
@@ -70,18 +72,23 @@ class Stereochemistry(_AtomPrior):
     temperature : τ², by which log p of the restraints is divided
     reference : (atom, 3), Å, x₀
     loose : (atom,) bool
+    hydrogens : RidingHydrogens of these atoms, or None
     """
 
     support = constraints.independent(constraints.real, 2)
 
-    def __init__(self, restraints, start, temperature, reference, loose):
+    def __init__(self, restraints, start, temperature, reference, loose, hydrogens=None):
         super().__init__(restraints, start, temperature)
+        self.hydrogens = hydrogens
         self.reference, self.loose = reference[loose], loose
 
     def log_prob(self, value):
         """log p(xyz) + const, (*sample,)."""
         near = -0.5 * ((value[..., self.loose, :] - self.reference) / LOOSE).square().sum((-1, -2))
         if value.ndim == 2 and value.dtype == torch.float64:
+            if self.hydrogens is not None:
+                touch = self.hydrogens.log_density(value, lambda x, r: _Energy.apply(x, r)[0])
+                near = near + touch / self.temperature
             return near + _Energy.apply(value.contiguous(), self.restraints)[0] / self.temperature
         return near + self.restraints.log_prob(value) / self.temperature
 
@@ -103,3 +110,27 @@ class Thermal(_AtomPrior):
         x = value.log()
         level = ((x - self.start.median().log()) / B_SPREAD) ** 2
         return self.restraints.log_density_B(value) / self.temperature - (0.5 * level + x).sum(-1)
+
+
+class Ellipsoids(_AtomPrior):
+    """Shapes (atom, 5) of displacements whose sizes are given; see `bayesref.restraints.adp`.
+
+    Parameters
+    ----------
+    restraints : EllipsoidRestraints; None where there are no shapes
+    start : (atom, 5)
+    temperature : τ², by which log p of roundness and similarity is divided
+    B : (atom,), Å²
+    """
+
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(self, restraints, start, temperature, B):
+        super().__init__(restraints, start, temperature)
+        self.B = B
+
+    def log_prob(self, value):
+        """log p(A | B) + const, (*sample,)."""
+        if self.restraints is None:
+            return value.new_zeros(value.shape[:-2])
+        return self.restraints.log_density(self.B, value, self.temperature)

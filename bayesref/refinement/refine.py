@@ -17,15 +17,17 @@ import torch
 from bayesref._checks import InputError
 from bayesref.crystal.atoms import Crystal
 from bayesref.distributions.falloff import wilson_sigma
-from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.atomic_model import AtomicModel, of_atoms
+from bayesref.refinement.hydrogens import ELEMENTS, RidingHydrogens, without_hydrogens
 from bayesref.refinement.point_estimate import refine_point, start
 from bayesref.refinement.posterior import StructurePosterior, structure_posterior
 from bayesref.refinement.rigid_body import fit_bodies
 from bayesref.refinement.target import Target
 from bayesref.restraints.occupancy import occupancy_groups
-from bayesref.restraints.restraints import build_restraints
+from bayesref.restraints.restraints import build_restraints, with_guesses
 from bayesref.structure_factors.calculate import self_check, structure_factors
 
+HYDROGENS = ("riding", "keep", "none")
 B_RANGE = (2.0, 300.0)  # Å²: what the overall shift of B may not leave
 
 
@@ -62,6 +64,26 @@ def isotropic(crystal: Crystal) -> Crystal:
     return replace(crystal, U=None, anisotropic=torch.zeros(len(crystal), dtype=torch.bool))
 
 
+def with_hydrogens(crystal, library, hydrogens, contacts, unrestrained, guess, note):
+    """The crystal to refine, and the hydrogens that ride on it or None, as `refine` asks."""
+    if hydrogens not in HYDROGENS:
+        raise InputError(f"hydrogens is {hydrogens!r}; expected one of {', '.join(HYDROGENS)}.")
+    n = sum(s in ELEMENTS for s in crystal.scatterer)
+    if hydrogens == "keep":
+        if n:
+            note(f"The model's {n} hydrogens are refined like other atoms.")
+        return crystal, None
+    bare = without_hydrogens(crystal)
+    if n:
+        note(f"The model's {n} hydrogens were taken out.")
+    if hydrogens == "none":
+        return bare, None
+    described = with_guesses(bare, library, guess) if guess else library
+    riding = RidingHydrogens.of(bare, described, unrestrained, contacts)
+    note(f"{len(riding)} hydrogens ride on their parents" + (" and touch." if contacts else "."))
+    return bare, riding if len(riding) else None
+
+
 def refine(
     crystal: Crystal,
     data,
@@ -70,6 +92,8 @@ def refine(
     *,
     unrestrained=(),
     guess=(),
+    hydrogens: str = "riding",
+    hydrogen_contacts: bool = False,
     rigid_body: bool = False,
     cycles: int = 15,
     rel_error: float = 1e-3,
@@ -88,6 +112,9 @@ def refine(
     page : Pyro model `page(data, atoms)`; default `models/refine.py`
     unrestrained : names of residues to leave without restraints
     guess : names of residues to restrain to their present geometry
+    hydrogens : "riding" gives the model those that its dictionary can place, in place of its own; "keep" refines
+        those that it has like other atoms; "none" leaves them out
+    hydrogen_contacts : riding hydrogens keep their distance from other atoms
     rigid_body : move chains as rigid bodies first
     cycles : at most so many
     rel_error, table, wavelength : of the structure factors
@@ -100,6 +127,9 @@ def refine(
     """
     if page is None:
         page = importlib.import_module("bayesref.models.refine").model
+    crystal, riding = with_hydrogens(
+        crystal, library, hydrogens, hydrogen_contacts, unrestrained, guess, note
+    )
     crystal = isotropic(crystal)
     restraints = build_restraints(crystal, library, unrestrained=unrestrained, guess=guess)
     Sigma = mean_intensity(data)
@@ -108,9 +138,10 @@ def refine(
         change = float((shifted.B - crystal.B).median())
         note(f"B factors were moved by {change:+.1f} Å² to the fall-off of the data.")
     atoms = AtomicModel.of(
-        shifted, restraints, occupancy_groups(crystal), data, Sigma, rel_error, table, wavelength
-    )
-    check = self_check(shifted, atoms.plan)
+        shifted, restraints, occupancy_groups(crystal), data, Sigma, rel_error, table, wavelength,
+        hydrogens=riding,
+    )  # fmt: skip
+    check = self_check(atoms.scattering(atoms.crystal), atoms.plan)
     note(f"Structure factors against direct summation: {check}.")
     if not check.ok:
         raise InputError(f"The structure factors are off: {check}. Ask for a smaller --rel-error.")
@@ -127,5 +158,5 @@ def _as_bodies(target: Target, note) -> Target:
     note(
         f"Rigid bodies: {len(motion)} moved by up to {float(shift.max()):.2f} Å and {float(angle.max()):.2f}°."
     )
-    atoms = target.atoms.moved(values["xyz"], values["B"], values["w"])
+    atoms = target.atoms.moved(*of_atoms(values))
     return replace(target, atoms=replace(atoms, reference=atoms.crystal.xyz.clone()))

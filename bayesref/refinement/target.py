@@ -17,9 +17,9 @@ from bayesref.data.merged import MergedData
 from bayesref.distributions.measured_amplitude import MeasuredAmplitude, log_evidence, measured_amplitude
 from bayesref.distributions.rice_woolfson import RiceWoolfson
 from bayesref.guides.latents import AMPLITUDE, Latents, trace_model
-from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.atomic_model import SITES, AtomicModel
 
-ATOMS = ("xyz", "B", "w")  # sites of the atoms; all others are of the crystal as a whole
+ATOMS = SITES  # sites of the atoms; all others are of the crystal as a whole
 
 
 @dataclass(frozen=True, eq=False)

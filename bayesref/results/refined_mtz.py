@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bayesref.io.atomic import atomic_path
+from bayesref.refinement.atomic_model import of_atoms
 
 
 def map_coefficients(target, z) -> dict[str, torch.Tensor]:
@@ -39,7 +40,7 @@ def map_coefficients(target, z) -> dict[str, torch.Tensor]:
 def _phase(target, values):
     """Phase of F_atoms + solvent, (hkl,) radians."""
     atoms = target.atoms
-    F = atoms.F_atoms(values["xyz"], values["B"], values["w"])
+    F = atoms.F_atoms(*of_atoms(values))
     if "k_sol" in values:
         F = F + values["k_sol"] * torch.exp(-values["B_sol"] * atoms.stol2) * atoms.F_mask
     return F.angle()
