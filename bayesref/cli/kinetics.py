@@ -198,7 +198,7 @@ def report(console, settings, posterior, free, model, series, rows, out, begin) 
     """Write and print the results."""
     curve_t = log_times(series.t)
     rates = {k.removeprefix("k "): x for k, x in posterior.sites.items() if k.startswith("k ")}
-    alpha = posterior.sites.get("activation", torch.ones(len(posterior.z), dtype=torch.float64))
+    alpha = posterior.sites.get("activation", torch.ones(len(posterior.y), dtype=torch.float64))
     curve = model.occupancies(rates, torch.from_numpy(curve_t).expand(len(alpha), -1), activation=alpha)
     parameters, occupancies = write_kinetics(posterior, free, model, series, curve_t, curve.numpy(), out)
     record = {

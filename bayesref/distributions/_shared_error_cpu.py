@@ -18,7 +18,7 @@ _SPACING = 0.8  # of nodes in phase, in standard deviations
 _FAR = 30.0  # beyond, three terms of the asymptotic series of log I₀ and I₁/I₀ are exact to 1e-7
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _log_bessel(x):
     if x > _FAR:
         u = 1 / (8 * x)
@@ -28,7 +28,7 @@ def _log_bessel(x):
     return _bessel(x)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _light(F, g, W, centric):
     """log p(F | g, W) and its slopes in g and W."""
     if centric:
@@ -43,7 +43,7 @@ def _light(F, g, W, centric):
     return value, 2 * (F * R - g) / W, -1 / W + ((F - g) / W) ** 2 - x / W * (R - 1)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _conditional(h, cosine, sine, G, V, d, V_time, sigma, F, K, c):
     """About where |F_0| lies at one phase, how wide, and whether an amplitude is far from linear in it there.
 
@@ -76,7 +76,7 @@ def _conditional(h, cosine, sine, G, V, d, V_time, sigma, F, K, c):
     return centre, width, bent
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fineness(h, half, T, G, V, d, V_time, sigma, F, K, fewest, levels):
     """How often the nodes in phase must be doubled, for they must lie as close as the integrand is wide."""
     precision = 2 * max(F[h, 0], sigma[h, 0]) * G[h] / V[h]
@@ -91,7 +91,7 @@ def _fineness(h, half, T, G, V, d, V_time, sigma, F, K, fewest, levels):
     return level
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def integrate(G, V, d, V_time, sigma, F, K, centric, x, log_x, z, u, y, v, fewest, span, out, grad):
     """log p into `out` (hkl,); slopes in G, V, then per time in Re d, Im d, V_time, K into `grad` (hkl, 2 + 4 time).
 
