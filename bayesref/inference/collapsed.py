@@ -17,13 +17,14 @@ For a normal law with known variance λ = 1/v and nothing is approximated; for S
 mixture, and alternating the two is iteratively reweighted least squares.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
 from bayesref.distributions import AmplitudePosterior, NodePosterior, bracket, nodes
 from bayesref.guides.amplitudes import natural_parameters
 from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents, trace_model
+from bayesref.inference import distributed
 
 DROP = 14.0  # log units below the mode where a span ends; what lies beyond is a millionth
 PEAK = 2.0  # log units below the mode that make the peak: two standard deviations of a normal density
@@ -74,6 +75,11 @@ class Span:
         """All of it times r (hkl,)."""
         return Span(self.lo * r, self.hi * r, self.middle * r, self.width * r)
 
+    def where(self, keep, other):
+        """This span where `keep` (hkl,) is true, `other` elsewhere."""
+        mine, theirs = vars(self), vars(other)
+        return Span(**{k: torch.where(keep, mine[k], theirs[k]) for k in mine})
+
     def widened(self):
         """Limits half as wide again on either side, to search from when the scale has moved."""
         room = 0.5 * (self.hi - self.lo)
@@ -115,7 +121,7 @@ class Collapsed:
 
     def __init__(self, model, obs, args, latents: Latents):
         self.model, self.args, self.latents = model, args, latents
-        self.pieces = split(obs)
+        self.pieces = split(distributed.my_reflections(obs))
         self.spans: list[Span] = []
         self.K: list[torch.Tensor] = []  # of the spots of each piece, where the spans were found
         self.moments: list[Moments] = []
@@ -141,10 +147,13 @@ class Collapsed:
         if near is not None:
             lo, hi = near.widened()
             span = find_span(log_density, lo, hi, passes=2)
-            if bool(((span.lo > lo) | (lo == 0)).all() and (span.hi < hi).all()):
+            inside = ((span.lo > lo) | (lo == 0)) & (span.hi < hi)
+            if bool(inside.all()):
                 return span
         lo, hi = self.run(piece, values).nodes[AMPLITUDE]["fn"].interval(3 * DROP)
-        return find_span(log_density, lo, hi, passes=6)
+        anew = find_span(log_density, lo, hi, passes=6)
+        # Each reflection on its own, so that nothing depends on how reflections are cut into pieces.
+        return anew if near is None else span.where(inside, anew)
 
     @torch.no_grad()
     def moved(self, n: int, values) -> Span:
@@ -176,7 +185,29 @@ class Collapsed:
         values = self.latents.unpack(z)
         steps = [self._e_step(p, s, values, n_node) for p, s in zip(self.pieces, self.spans, strict=True)]
         self.moments = [m for _, m in steps]
-        return sum(value for value, _ in steps)
+        return distributed.total(float(sum(value for value, _ in steps)))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What the last E-step left, in the order of the observations: all that a step from here depends on."""
+        parts = [
+            (vars(s) | {"K": K} | vars(m)) for s, K, m in zip(self.spans, self.K, self.moments, strict=True)
+        ]
+        return {k: distributed.joined(torch.cat([p[k] for p in parts])) for k in (parts[0] if parts else ())}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Put a `state` back, from however many processes it came."""
+        if not state:
+            return
+        n_hkl, n_spot = [len(p.asu) for p in self.pieces], [len(p) for p in self.pieces]
+
+        def cut(k):
+            sizes = n_spot if k in ("K", "precision") else n_hkl
+            return distributed.my_part(state[k], sum(sizes)).split(sizes)
+
+        spans, moments = ([cut(f.name) for f in fields(kind)] for kind in (Span, Moments))
+        self.spans = [Span(*x) for x in zip(*spans, strict=True)]
+        self.moments = [Moments(*x) for x in zip(*moments, strict=True)]
+        self.K = list(cut("K"))
 
     def _e_step(self, piece, span, values, n_node):
         F, slope = span.nodes(n_node)
@@ -207,7 +238,7 @@ class Collapsed:
             log_Z, trace = self._exact_piece(piece, self.moved(n, values), values, n_node)
             total += log_Z.item()
             priors = {k: trace.nodes[k]["fn"] for k in values}
-        return total + self.latents.log_prior(z, values, priors).item()
+        return distributed.total(total) + self.latents.log_prior(z, values, priors).item()
 
     def _exact_piece(self, piece, span, values, n_node):
         F, slope = span.nodes(n_node)
@@ -238,9 +269,19 @@ class Collapsed:
             total += value.item()
             if n == 0:
                 priors = {k: trace.nodes[k]["fn"] for k in values}
+        total, *grads = _summed(total, grads)
         log_prior = self.latents.log_prior(z, values, priors)
         likelihood = sum((g * values[k]).sum() for k, g in zip(leaves, grads, strict=True))
         (grad,) = torch.autograd.grad(log_prior + likelihood, z)
         for k in fixed or {}:
             grad[self.latents.sites[k].where] = 0
         return total + log_prior.item(), grad
+
+
+def _summed(value: float, grads: list[torch.Tensor]) -> list:
+    """Value and gradients, summed over the processes at one go."""
+    if distributed.size() == 1:
+        return [value, *grads]
+    flat = torch.cat([torch.tensor([value], dtype=torch.float64), *(g.reshape(-1) for g in grads)])
+    first, *parts = distributed.total(flat).split([1, *(g.numel() for g in grads)])
+    return [first.item(), *(p.reshape(g.shape) for p, g in zip(parts, grads, strict=True))]

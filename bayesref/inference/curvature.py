@@ -16,6 +16,7 @@ The sites that do not enter K (the error model) take their rows from differences
 import torch
 
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
+from bayesref.inference import distributed
 from bayesref.inference.arrow import Arrow, ArrowRoot
 
 MANY = 1500  # weights of single images, beyond which their precision is an `Arrow`; below, exact costs little
@@ -93,6 +94,7 @@ def _gauss_newton_arrow(collapsed, z, scale) -> Arrow:
         both, inverse = torch.unique(piece.image_id * len(tau) + piece.hkl_id, return_inverse=True)
         u = WJ.new_zeros(len(both), k).index_add(0, inverse, WJ)
         A.index_add_(0, both // len(tau), -u[:, :, None] * u[:, None, :] / total[both % len(tau), None, None])
+    A, C, G = (distributed.total(x) for x in (A, C, G))
     return Arrow(local, shared, A, C, 0.5 * (G + G.T))
 
 
@@ -120,6 +122,7 @@ def gauss_newton(collapsed, z, names) -> torch.Tensor | Arrow:
         WJ = J * W[:, None]
         shared = J.new_zeros(len(tau), J.shape[1]).index_add(0, piece.hkl_id, WJ)
         H = H + (J.T @ WJ).double() - (shared.T @ (shared / (total + tau).float()[:, None])).double()
+    H = distributed.total(H)
     return 0.5 * (H + H.T)
 
 

@@ -10,6 +10,7 @@ import pyro
 
 from bayesref._checks import InputError
 from bayesref.guides.latents import Latents
+from bayesref.inference.checkpoint import Checkpoint, fit_options
 from bayesref.inference.deterministic import fit_deterministic
 from bayesref.inference.posterior import Posterior
 from bayesref.inference.stochastic import fit_stochastic
@@ -17,7 +18,9 @@ from bayesref.inference.stochastic import fit_stochastic
 METHODS: dict[str, Callable[..., Posterior]] = {"deterministic": fit_deterministic, "svi": fit_stochastic}
 
 
-def fit(model, obs, *args, method="deterministic", fixed=None, **options) -> Posterior:
+def fit(
+    model, obs, *args, method="deterministic", fixed=None, checkpoint: Checkpoint | None = None, **options
+) -> Posterior:
     """Posterior of the latent variables of a model, its amplitudes integrated out exactly.
 
     Parameters
@@ -27,14 +30,17 @@ def fit(model, obs, *args, method="deterministic", fixed=None, **options) -> Pos
     args : further arguments of the model, such as its scale
     method : "deterministic" (L-BFGS, Gauss-Newton posterior) or "svi" (Adam, minibatches of images)
     fixed : {site: value}, latent sites to hold at a value instead of inferring them
+    checkpoint : where to save the fit as it goes, and whether to resume it (see `Checkpoint`)
     options : of `fit_deterministic` or `fit_stochastic`
 
     Raises
     ------
-    InputError : unknown method or site
+    InputError : unknown method or site; a checkpoint that cannot be used
     """
     if method not in METHODS:
         raise InputError(f"Unknown method '{method}'; choose one of {', '.join(METHODS)}.")
+    if checkpoint is not None:
+        options["checkpoint"] = checkpoint.of(method=method, **fit_options(model, obs, args, fixed, options))
     if fixed:
         known = Latents(model, (obs, *args)).sites
         for name in fixed:

@@ -13,25 +13,35 @@ with all spots takes out the noise of the last minibatches, and its curvature gi
 
 import math
 import time
+from functools import partial
 
 import torch
 
 from bayesref._checks import InputError
 from bayesref.guides.latents import INTENSITY, Latents
+from bayesref.inference import distributed
+from bayesref.inference.checkpoint import Checkpoint
 from bayesref.inference.collapsed import Collapsed, find_span
 from bayesref.inference.curvature import inverse_root, precision, scale_sites
 from bayesref.inference.deterministic import with_elbo
 from bayesref.inference.evidence import adapt_scales
+from bayesref.inference.fit_state import scale_sds, set_scale_sds
+from bayesref.inference.journal import Journal
 from bayesref.inference.posterior import Posterior
 
 ADAPT = (2, 4, 8, 16)  # epochs after which the prior sds of the scale follow the evidence
 
 
 class _Memory:
-    """Share of each spot in the natural parameters of its reflection, and the spots of each image."""
+    """Share of each spot in the natural parameters of its reflection, and the spots of each image.
+
+    With several processes each has images of its own; `elsewhere` holds what those of the others say, (2, hkl).
+    """
 
     def __init__(self, obs):
         self.obs = obs
+        self.images = torch.arange(obs.n_image)[distributed.rank() :: distributed.size()]
+        self.elsewhere: torch.Tensor | None = None
         self.share = torch.zeros(2, len(obs), dtype=obs.I.dtype)  # a_i, b_i
         order = obs.image_id.argsort(stable=True)
         self.by_image = order.split(torch.bincount(obs.image_id, minlength=obs.n_image).tolist())
@@ -45,8 +55,26 @@ class _Memory:
         # Totals are taken over the reflections of the batch alone, whose spots are contiguous.
         first, last = self.obs.offsets[hkl], self.obs.offsets[hkl + 1]
         total = torch.stack([_segment_sums(x, first, last) for x in self.share])
+        if self.elsewhere is not None:
+            total = total + self.elsewhere[:, hkl]
         own = torch.zeros_like(total).index_add(1, piece.hkl_id, self.share[:, rows])
         return rows, piece, (total - own).clamp(min=torch.tensor([[0.0], [-math.inf]], dtype=total.dtype))
+
+    def exchange(self) -> None:
+        """Sum (a, b) over the processes."""
+        if distributed.size() > 1:
+            mine = self.share.new_zeros(2, len(self.obs.asu)).index_add(1, self.obs.hkl_id, self.share)
+            self.elsewhere = distributed.total(mine) - mine
+
+    def whole(self) -> torch.Tensor:
+        """Shares of all spots, (2, spot); those of other processes are zero here."""
+        return distributed.total(self.share) if distributed.size() > 1 else self.share.clone()
+
+    def restore(self, whole: torch.Tensor) -> None:
+        """The inverse of `whole`."""
+        mine = torch.isin(self.obs.image_id, self.images)
+        self.share = whole * mine if distributed.size() > 1 else whole
+        self.exchange()
 
 
 def _segment_sums(x, first, last):
@@ -59,7 +87,7 @@ def _segment_sums(x, first, last):
 
 def fit_stochastic(
     model, obs, args, *, epochs=40, batch_images=None, learning_rate=0.03, rho=1.0, tolerance=1.0, seed=0,
-    report=lambda row: None,
+    report=lambda row: None, checkpoint: Checkpoint | None = None,
 ) -> Posterior:  # fmt: skip
     """Stochastic variational inference over minibatches of images; see the module's text.
 
@@ -71,6 +99,7 @@ def fit_stochastic(
     learning_rate : of Adam, falling to a twentieth over the epochs
     rho : weight of a natural-gradient step, in (0, 1]
     tolerance : stop after two epochs that gain less than so many log units per thousand spots
+    checkpoint : where to save the fit as it goes, and what to resume
     """
     if not 0 < rho <= 1:
         raise InputError(
@@ -78,47 +107,109 @@ def fit_stochastic(
         )
     latents = Latents(model, (obs, *args))
     collapsed = Collapsed(model, obs, args, latents)
-    z = latents.initial(args).requires_grad_()
-    names = scale_sites(collapsed, z.detach())
-    memory, g = _Memory(obs), torch.Generator().manual_seed(seed)
-    n_batch = batch_images or max(1, obs.n_image // 10)
-    adam = torch.optim.Adam([z], lr=learning_rate, betas=(0.9, 0.99))
-    steps_per_epoch = -(-obs.n_image // n_batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs * steps_per_epoch, learning_rate / 20)
-    start, small, reason, done = time.monotonic(), 0, "", False
-    history: list[dict] = []
+    z = distributed.from_first(lambda: latents.initial(args))
+    names = scale_sites(collapsed, z)
+    s = _Loop(collapsed, _Memory(obs), z, names, batch_images, epochs, learning_rate, rho, seed, report)
+    journal, small, reason, done = Journal(checkpoint, s.capture), 0, "", False
     try:
+        journal.open(s.restore)
         for epoch in range(epochs):
-            for images in torch.randperm(obs.n_image, generator=g).split(n_batch):
-                adam.zero_grad()
-                z.grad = -_gradient(collapsed, memory, images, z.detach(), rho)
-                adam.step()
-                schedule.step()
-            value = collapsed.refresh(z.detach(), warm=epoch > 2)
-            gain = value - history[-1]["elbo"] if history else float("inf")
-            history.append({
-                "step": epoch, "phase": "epoch", "elbo": value, "gain": gain,
-                "evaluations": (epoch + 1) * steps_per_epoch, "seconds": time.monotonic() - start,
-            })  # fmt: skip
-            report(history[-1])
+            gain = journal.do(partial(s.epoch, epoch))
             small = small + 1 if abs(gain) < tolerance * len(obs) / 1000 else 0
             if small == 2 and epoch > epochs // 2:
                 reason, done = f"two epochs gained less than {tolerance:g} log units per thousand spots", True
                 break
-            if epoch in ADAPT:
-                better, _ = adapt_scales(collapsed, z.detach(), names)
-                with torch.no_grad():
-                    z.copy_(better)
-                collapsed.refresh(z.detach(), warm=True)
         else:
             reason = f"all {epochs} epochs done, the last gaining {gain:.3g} log units"
+        journal.flush()
     except KeyboardInterrupt:
+        if distributed.size() > 1:  # each process was interrupted elsewhere
+            raise
+        journal.flush()
         reason = "interrupted; this is the best so far"
-    mean, root, log_joint = _newton_step(collapsed, z.detach().clone(), names)
+    mean, root, log_joint = _newton_step(collapsed, s.z.detach().clone(), names)
     posterior = Posterior(
-        model, obs, args, latents, mean, root, log_joint, history=history, reason=reason, converged=done
+        model, obs, args, latents, mean, root, log_joint, history=s.history, reason=reason, converged=done
     )
     return with_elbo(posterior, 4, seed)
+
+
+class _Loop:
+    """Latents, optimiser, shares of the spots and random numbers, and how they change in an epoch."""
+
+    def __init__(self, collapsed, memory, z, names, batch_images, epochs, learning_rate, rho, seed, report):
+        self.collapsed, self.memory, self.names, self.rho, self.report = collapsed, memory, names, rho, report
+        self.z = z.requires_grad_()
+        self.g = torch.Generator().manual_seed(seed + distributed.rank())
+        n = memory.obs.n_image
+        self.n_step = -(-n // max(batch_images or max(1, n // 10), distributed.size()))
+        self.adam = torch.optim.Adam([self.z], lr=learning_rate, betas=(0.9, 0.99))
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.adam, epochs * self.n_step, learning_rate / 20
+        )
+        self.history: list[dict] = []
+        self.start = time.monotonic()
+
+    def epoch(self, epoch: int) -> float:
+        """One pass over the images; now and then, prior sds from the evidence. Returns the gain, log units."""
+        mine = self.memory.images
+        order = mine[torch.randperm(len(mine), generator=self.g)]
+        for images in order.tensor_split(self.n_step):
+            self.adam.zero_grad()
+            self.z.grad = -_gradient(self.collapsed, self.memory, images, self.z.detach(), self.rho)
+            self.adam.step()
+            self.schedule.step()
+            self.memory.exchange()
+        value = self.collapsed.refresh(self.z.detach(), warm=epoch > 2)
+        gain = value - self.history[-1]["elbo"] if self.history else float("inf")
+        self.history.append({
+            "step": epoch, "phase": "epoch", "elbo": value, "gain": gain,
+            "evaluations": (epoch + 1) * self.n_step, "seconds": time.monotonic() - self.start,
+        })  # fmt: skip
+        self.report(self.history[-1])
+        if epoch in ADAPT:
+            better, _ = adapt_scales(self.collapsed, self.z.detach(), self.names)
+            with torch.no_grad():
+                self.z.copy_(better)
+            self.collapsed.refresh(self.z.detach(), warm=True)
+        return gain
+
+    def capture(self) -> tuple[dict[str, torch.Tensor], dict]:
+        """Tensors and JSON state between epochs; copies, since the optimiser works in place."""
+        tensors = {
+            "z": self.z.detach().clone(),
+            "share": self.memory.whole(),
+            "sd": scale_sds(self.collapsed.args),
+        }
+        tensors |= {f"adam.{k}": x.clone() for k, x in self.adam.state.get(self.z, {}).items()}
+        tensors |= {f"step.{k}": x for k, x in self.collapsed.state().items()}
+        tensors["random"] = distributed.joined(self.g.get_state()[None])
+        state = {
+            "history": [dict(row) for row in self.history],
+            "evaluations": len(self.history) * self.n_step,
+            "schedule": {
+                k: v for k, v in self.schedule.state_dict().items() if k in ("last_epoch", "_last_lr")
+            },
+            "learning_rate": self.adam.param_groups[0]["lr"],
+            "seconds": time.monotonic() - self.start,
+        }
+        return tensors, state
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: dict) -> None:
+        """What `capture` returned, from however many processes."""
+        with torch.no_grad():
+            self.z.copy_(tensors["z"])
+        set_scale_sds(self.collapsed.args, tensors["sd"])
+        self.memory.restore(tensors["share"])
+        self.adam.state[self.z] = {k[5:]: x for k, x in tensors.items() if k.startswith("adam.")}
+        self.collapsed.restore({k[5:]: x for k, x in tensors.items() if k.startswith("step.")})
+        self.g.set_state(tensors["random"][distributed.rank() % len(tensors["random"])])
+        self.schedule.load_state_dict(state["schedule"])
+        self.adam.param_groups[0]["lr"] = state["learning_rate"]
+        self.history = [dict(row) for row in state["history"]]
+        self.start = time.monotonic() - state["seconds"]
+        for row in self.history:
+            self.report(row)
 
 
 def _newton_step(collapsed, z, names):
@@ -151,9 +242,11 @@ def _gradient(collapsed, memory, images, z, rho):
     weight = span.posterior(log_density(F, trace), slope).weight.detach()[:, piece.hkl_id]
     (psi,) = torch.autograd.grad(spot.sum(), law.loc, retain_graph=True)
     memory.share[:, rows] = _renewed(memory.share[:, rows], piece, law.loc.detach(), psi, weight, F, rho)
-    total = (weight * spot).sum() * (len(memory.obs) / len(piece))
+    (grad,) = torch.autograd.grad((weight * spot).sum(), z, retain_graph=True)
+    *grad, n_B = distributed.total(torch.cat([grad, grad.new_tensor([len(piece)])])).split([len(z), 1])
     priors = {k: trace.nodes[k]["fn"] for k in values}
-    (grad,) = torch.autograd.grad(total + collapsed.latents.log_prior(z, values, priors), z)
+    (prior,) = torch.autograd.grad(collapsed.latents.log_prior(z, values, priors), z)
+    grad = grad[0] * (len(memory.obs) / n_B) + prior
     if not torch.isfinite(grad).all():
         bad = [k for k, s in collapsed.latents.sites.items() if not torch.isfinite(grad[s.where]).all()]
         raise FloatingPointError(
