@@ -10,7 +10,8 @@ recorded to less than 0.4, the limit that DIALS uses for scaling. Cell and space
 crystals in the .expt; an image is one frame of a scan, or one still.
 
 Any numeric column of the table is a metadata key, with .0 .1 .2 for the components of a vector; X, Y and Z
-stand for xyzcal.px, Wavelength for that of the experiment's beam.
+stand for xyzcal.px, Wavelength for that of the experiment's beam. Stills have `ewald_offset` besides, how far a
+spot is from the Ewald sphere (`bayesref.io.stills`), from the orientation of each crystal.
 """
 
 import json
@@ -23,6 +24,7 @@ import numpy as np
 from reciprocalspaceship.io.dials import MSGPACK_DTYPES, get_msgpack_data
 
 from bayesref._checks import InputError
+from bayesref.io.stills import Stills, cell_parameters, ewald_offset
 from bayesref.io.table import SpotTable, require_column
 
 INTEGRATED = {"intensity.sum.value": 1 << 8, "intensity.prf.value": 1 << 9}  # bits of `flags`
@@ -71,12 +73,13 @@ def read_dials(
         I=table[intensity] * correction,
         SIGI=SIGI * correction,
         image=image.astype(np.int64),
-        columns=_columns(table, experiments),
+        columns=_columns(table, experiments, is_scan),
         cell=_mean_crystal_cell(experiments),
         spacegroup=_spacegroup(expt, experiments),
         flagged=flagged,
         sigma_name=sigma_key or intensity.replace("value", "variance"),
         notes=(f"intensity {intensity}",),
+        stills=_stills(experiments) if image_key is None and not is_scan.any() else None,
     )
 
 
@@ -156,14 +159,52 @@ def _image(table, is_scan) -> np.ndarray:
     return table["id"] * FRAMES_PER_EXPERIMENT + np.where(is_scan, frame + 1, 0).astype(np.int64)
 
 
-def _columns(table, experiments) -> dict[str, np.ndarray]:
+def _columns(table, experiments, is_scan) -> dict[str, np.ndarray]:
     columns = {k: v for k, v in table.items() if not k.startswith("miller_index")}
     columns |= {axis: table[f"xyzcal.px.{i}"] for i, axis in enumerate("XYZ") if f"xyzcal.px.{i}" in table}
     beams = [experiments["beam"][e["beam"]] for e in experiments.get("experiment", ())]
     if beams and all("wavelength" in b for b in beams):
         wavelength = np.array([b["wavelength"] for b in beams])
         columns["Wavelength"] = wavelength[np.clip(table["id"], 0, len(beams) - 1)]
+        if not is_scan.any():
+            columns["ewald_offset"] = _ewald_offset(table, experiments, columns["Wavelength"])
     return columns
+
+
+def _ewald_offset(table, experiments, wavelength) -> np.ndarray:
+    """x of each spot of stills, Å⁻¹. An experiment list has its crystals without the goniometer's settings."""
+    listed = experiments["experiment"]
+    # DIALS points its beam from the sample to the source.
+    beam = -np.array([experiments["beam"][e["beam"]].get("direction", (0, 0, 1)) for e in listed], dtype=float)
+    A = np.array([_setting(experiments, e) @ np.linalg.inv(_axes(experiments, e)) for e in listed])
+    which = np.clip(table["id"], 0, len(listed) - 1)
+    hkl = np.stack([table[f"miller_index.{i}"] for i in range(3)], axis=1)
+    return ewald_offset(hkl, A[which], wavelength, beam[which])
+
+
+def _axes(experiments, e) -> np.ndarray:
+    """a, b, c in rows, Å."""
+    crystal = experiments["crystal"][e["crystal"]]
+    return np.array([crystal[f"real_space_{axis}"] for axis in "abc"])
+
+
+def _setting(experiments, e) -> np.ndarray:
+    """Setting times fixed rotation of the goniometer, which a still need not have."""
+    if e.get("goniometer") is None:
+        return np.eye(3)
+    g = experiments["goniometer"][e["goniometer"]]
+    setting, fixed = (
+        np.reshape(g.get(k, np.eye(3)), (3, 3)) for k in ("setting_rotation", "fixed_rotation")
+    )
+    return setting @ fixed
+
+
+def _stills(experiments) -> Stills | None:
+    """The cell of each image, numbered as `_image` does."""
+    if not experiments:
+        return None
+    cells = cell_parameters(np.array([_axes(experiments, e) for e in experiments["experiment"]]))
+    return Stills(np.arange(len(cells)) + 1, cells, np.full(len(cells), np.nan))
 
 
 def _mean_crystal_cell(experiments) -> gemmi.UnitCell | None:
@@ -173,11 +214,7 @@ def _mean_crystal_cell(experiments) -> gemmi.UnitCell | None:
     axes = np.array(
         [[c[f"real_space_{axis}"] for axis in "abc"] for c in experiments["crystal"]]
     )  # (crystal, axis, xyz)
-    lengths = np.linalg.norm(axes, axis=2)
-    unit = axes / lengths[:, :, None]
-    cosines = [(unit[:, i] * unit[:, j]).sum(axis=1) for i, j in ((1, 2), (0, 2), (0, 1))]
-    angles = np.degrees(np.arccos(np.stack(cosines, axis=1)))
-    return gemmi.UnitCell(*lengths.mean(axis=0), *angles.mean(axis=0))
+    return gemmi.UnitCell(*cell_parameters(axes).mean(axis=0))
 
 
 def _spacegroup(path: Path | None, experiments) -> gemmi.SpaceGroup | None:

@@ -10,6 +10,7 @@ import gemmi
 import numpy as np
 
 from bayesref._checks import InputError
+from bayesref.io.stills import Stills
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class SpotTable:
     sigma_name : column that SIGI came from
     notes : choices worth telling the user
     row : (row,) int64, row in the file, where this is not simply 0, 1, 2 ...
+    stills : cell and resolution of each image, where the format has them
     """
 
     name: str
@@ -43,6 +45,7 @@ class SpotTable:
     sigma_name: str = "SIGI"
     notes: tuple[str, ...] = ()
     row: np.ndarray | None = None
+    stills: Stills | None = None
 
     def __len__(self) -> int:
         return len(self.I)

@@ -31,6 +31,7 @@ from bayesref.data.report import FileReport, ReadReport
 from bayesref.io.formats import read_tables
 from bayesref.io.harmonics import wavelength_band
 from bayesref.io.rejection import Cutoffs, select
+from bayesref.io.stills import with_cell_tolerance, with_image_resolution
 from bayesref.io.table import SpotTable
 
 
@@ -52,6 +53,8 @@ def read_unmerged(
     isigi_cutoff: float | None = None,
     wavelength_key: str | None = None,
     keep_harmonics: bool = False,
+    cell_tolerance: float | None = None,
+    image_resolution: float | None = None,
 ) -> Observations:
     """Read unmerged intensities.
 
@@ -69,6 +72,8 @@ def read_unmerged(
     wavelength_key : column of wavelengths of polychromatic (Laue) data, Å; None: a column called 'Wavelength'
         whose values differ by more than 1 % on one image; '': the data are monochromatic
     keep_harmonics : keep spots that several harmonics share; they are left out by default
+    cell_tolerance : of stills, leave out images whose cell differs from the median by more (`io.stills`)
+    image_resolution : of stills, leave out spots beyond 1/d of their image's limit + this, Å⁻¹
 
     Returns
     -------
@@ -79,6 +84,10 @@ def read_unmerged(
     InputError : one sentence that names the file, what was found, what was expected and the remedy
     """
     tables = read_tables(files, intensity_key=intensity_key, sigma_key=sigma_key, image_key=image_key)
+    if cell_tolerance is not None:
+        tables = with_cell_tolerance(tables, cell_tolerance)
+    if image_resolution is not None:
+        tables = with_image_resolution(tables, image_resolution)
     unit_cell, group = common_crystal(tables, cell, spacegroup)
     cutoffs = Cutoffs(dmin, dmax, isigi_cutoff)
     bands = [wavelength_band(t, wavelength_key) for t in tables]
