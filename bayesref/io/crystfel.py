@@ -151,9 +151,9 @@ def _geometry(c: _Crystal) -> np.ndarray:
     """s₁ and both offsets of each spot, (spot, 5)."""
     h, k = c.spots[:, :3], 1 / c.wavelength
     q = h @ c.axes
-    s1 = q + [0, 0, k]
+    s1 = q + np.array([0, 0, k])
     offset = ewald_offset(h, c.axes.T, c.wavelength)
-    on_sphere = k * s1 / np.linalg.norm(s1, axis=1, keepdims=True) - [0, 0, k]
+    on_sphere = k * s1 / np.linalg.norm(s1, axis=1, keepdims=True) - np.array([0, 0, k])
     cross = np.linalg.norm(np.cross(q, on_sphere), axis=1)
     angle = np.sign(offset) * np.degrees(np.arctan2(cross, (q * on_sphere).sum(axis=1)))
     return np.concatenate([s1, offset[:, None], angle[:, None]], axis=1)
