@@ -2,6 +2,8 @@
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import count
 
 import torch
 from rich.console import Console
@@ -11,12 +13,13 @@ from bayesref.cli.command import command_from
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.program import Program, build_program, comma_list
 from bayesref.cli.progress import FitProgress
+from bayesref.cli.resume import prepare, stoppable
 from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
 from bayesref.data.observations import Observations
+from bayesref.inference import distributed
 from bayesref.inference.cross_validation import half_datasets, hold_out, predict
 from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Posterior
-from bayesref.io.atomic import prepare_output
 from bayesref.io.unmerged import read_unmerged
 from bayesref.results.extras import Extras, read_flags
 from bayesref.results.write import MergeResults, write_all
@@ -39,11 +42,16 @@ def merge(settings: MergeSettings) -> None:
 
     Example: bayesref merge off.mtz on.mtz --separate-files --metadata X,Y,Wavelength,dHKL --half-datasets 1 --out DIR
     """
+    with distributed.processes(), stoppable(settings):
+        _merge(settings if distributed.is_first() else replace(settings, quiet=True))
+
+
+def _merge(settings: MergeSettings) -> None:
     start = time.monotonic()
     console = Console(quiet=settings.quiet)
     options, extras = fit_options(settings), output_extras(settings)
     torch.set_num_threads(settings.threads)
-    out = prepare_output(settings.out, settings.overwrite)
+    out, checkpoint = prepare(settings, console)
     obs = read(settings)
     console.print(read_table(obs.report), read_sentence(obs.report), "", sep="\n")
     program = build_program(settings, obs)
@@ -51,12 +59,15 @@ def merge(settings: MergeSettings) -> None:
         console.print(note)
     held_out = hold_out(obs, settings.test_fraction, settings.seed) if settings.test_fraction else None
     fitted = obs if held_out is None else obs.subset(~held_out)
-    posterior = run_fit(settings, fitted, program, options, None if settings.quiet else console)
+    progress = None if settings.quiet else console
+    posterior = run_fit(settings, fitted, program, {**options, "checkpoint": checkpoint}, progress)
     console.print(
         f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
     )
     console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
-    results = cross_validate(settings, posterior, obs, held_out, program, options)
+    results = cross_validate(settings, posterior, obs, held_out, program, options, checkpoint)
+    if results is None:
+        return
     results = replace(results, extras=extras)
     for name, t in results.tables.items():
         console.print(statistics_table(name, t), "")
@@ -64,6 +75,8 @@ def merge(settings: MergeSettings) -> None:
         console.print(line)
     write_all(results, out, asdict(settings), settings.seed)
     console.print(f"Results in {out}, after {time.monotonic() - start:.0f} s.")
+    if posterior.reason.startswith("interrupted") and checkpoint is not None:
+        console.print("They are of an interrupted fit; the same command with --resume continues it.")
 
 
 def read(settings: MergeSettings) -> Observations:
@@ -148,13 +161,17 @@ def parse_cell(text: str | None) -> tuple[float, ...] | None:
     return cell
 
 
-def cross_validate(settings, posterior, obs, held_out, program, options) -> MergeResults:
-    """Amplitudes, halves, predictions and their statistics."""
+def cross_validate(
+    settings, posterior, obs, held_out, program, options, checkpoint=None
+) -> MergeResults | None:
+    """Amplitudes, halves, predictions and their statistics; None in all but the first of several processes."""
     amplitudes = posterior.amplitudes(n_samples=settings.samples, seed=settings.seed)
     refit = None
     if settings.refit:
-        refit = lambda half: fit(program.model, half, program.scale, fixed=program.fixed, **options)  # noqa: E731
+        refit = partial(_refit, program, options, checkpoint, count(1))
     halves = half_datasets(posterior, settings.half_datasets, settings.seed, refit)
+    if not distributed.is_first():
+        return None
     predictions = predict(posterior, obs)
     asu, tables = posterior.obs.asu, {}
     for k in range(asu.n_dataset):
@@ -171,6 +188,12 @@ def cross_validate(settings, posterior, obs, held_out, program, options) -> Merg
     return MergeResults(
         posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures
     )  # fmt: skip
+
+
+def _refit(program, options, checkpoint, numbers, half) -> Posterior:
+    """Fit a half, with a checkpoint of its own."""
+    own = None if checkpoint is None else replace(checkpoint, name=f"half-{next(numbers)}")
+    return fit(program.model, half, program.scale, fixed=program.fixed, checkpoint=own, **options)
 
 
 command = command_from(MergeSettings, merge)

@@ -122,6 +122,20 @@ class MergeSettings:
         INFERENCE(min=1, help="Threads to use; more than one shortens large runs at the cost of CPU time."),
     ] = 1
 
+    resume: Annotated[
+        bool,
+        INFERENCE("--resume", help="Continue from the checkpoint in --out; start where there is none yet."),
+    ] = False
+    checkpoint_every: Annotated[
+        int | None,
+        INFERENCE(
+            min=0,
+            metavar="N",
+            help="Write the checkpoint after every N evaluations, with svi epochs; 0 = never. By default as often as "
+            "costs at most 5 % of the time.",
+        ),
+    ] = None
+
     half_datasets: Annotated[
         int,
         CROSS(metavar="N", min=0, help="Merge random halves of the images, N times: CC1/2 and calibration."),

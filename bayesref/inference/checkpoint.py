@@ -135,6 +135,19 @@ class Checkpoint:
             raise InputError(_damaged(self.path, f"{file.name} has changed since it was written"))
         return tensors, facts["state"]
 
+    def peek(self) -> None:
+        """Compare the options known so far, before any data are read.
+
+        Raises
+        ------
+        InputError : the checkpoint is damaged, or of other options
+        """
+        try:
+            saved = json.loads(self.path.read_text(encoding="utf-8"))["options"]
+            self.compare({k: saved[k] for k in self.options if k in saved})
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as e:
+            raise InputError(_damaged(self.path, "it is not the JSON that was written")) from e
+
     def compare(self, saved: Mapping[str, str]) -> None:
         """Raise `InputError` unless the options saved are those of this fit."""
         for k in [*self.options, *(k for k in saved if k not in self.options)]:

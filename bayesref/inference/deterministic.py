@@ -57,10 +57,14 @@ def fit_deterministic(
         reason = f"a Newton step would gain {gain:.2g} log units" + ("" if converged else ", more than asked")
         s.do(lambda: collapsed.refresh(s.z, warm=True))
         s.journal.flush()
-    except KeyboardInterrupt:
-        if distributed.size() > 1:  # each process was interrupted elsewhere
-            raise
+    except distributed.ProcessLost:
         s.journal.flush()
+        raise
+    except KeyboardInterrupt as e:
+        s.journal.flush()
+        # With several processes, each was interrupted elsewhere; a kind of interrupt of its own means to end at once.
+        if distributed.size() > 1 or type(e) is not KeyboardInterrupt:
+            raise
         reason, s.whole = "interrupted; this is the best so far", None
         collapsed.refresh(s.z, warm=True)
     root = inverse_root(precision(collapsed, s.z, s.names)) if s.whole is None else s.whole

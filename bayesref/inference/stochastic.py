@@ -122,10 +122,14 @@ def fit_stochastic(
         else:
             reason = f"all {epochs} epochs done, the last gaining {gain:.3g} log units"
         journal.flush()
-    except KeyboardInterrupt:
-        if distributed.size() > 1:  # each process was interrupted elsewhere
-            raise
+    except distributed.ProcessLost:
         journal.flush()
+        raise
+    except KeyboardInterrupt as e:
+        journal.flush()
+        # With several processes, each was interrupted elsewhere; a kind of interrupt of its own means to end at once.
+        if distributed.size() > 1 or type(e) is not KeyboardInterrupt:
+            raise
         reason = "interrupted; this is the best so far"
     mean, root, log_joint = _newton_step(collapsed, s.z.detach().clone(), names)
     posterior = Posterior(
