@@ -6,12 +6,16 @@ Spots are sorted by reflection, so those of one reflection are contiguous.
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from bayesref.crystal.asu import ReciprocalASU
 from bayesref.data.metadata import MetadataTransform
 from bayesref.data.report import ReadReport
+
+if TYPE_CHECKING:
+    from bayesref.data.overlaps import Overlaps
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,9 @@ class Observations:
     transform : how `metadata` came from the columns of the files, or None
     report : what was read and left out, or None
     typical_SIGI : median of SIGI; subsets and slices keep that of the whole
+    wavelength : (spot,) float64, Å, of polychromatic data; else None
+    overlaps : Overlaps, Laue spots that several reflections share, which are not among these spots; or None
+    message : (2, hkl), a and b of exp(-a F⁴/2 + b F²): what is known of the amplitudes besides these spots; or None
     """
 
     asu: ReciprocalASU
@@ -55,6 +62,9 @@ class Observations:
     transform: MetadataTransform | None = None
     report: ReadReport | None = None
     typical_SIGI: float = math.nan
+    wavelength: torch.Tensor | None = None
+    overlaps: "Overlaps | None" = None
+    message: torch.Tensor | None = None
 
     def __post_init__(self):
         if math.isnan(self.typical_SIGI) and len(self.SIGI):
@@ -75,15 +85,17 @@ class Observations:
         return torch.cat([ends.new_zeros(1), ends]).cpu()
 
     def counts(self) -> torch.Tensor:
-        """Multiplicity: the number of spots of each reflection, (hkl,) int64."""
-        return self.offsets.diff().to(self.hkl_id.device)
+        """Multiplicity: the number of spots of each reflection, overlapped ones included, (hkl,) int64."""
+        own = self.offsets.diff().to(self.hkl_id.device)
+        return own + self.overlaps.orders.counts() if self.overlaps else own
 
     def _map_spots(self, f, **changes) -> "Observations":
-        columns = ("hkl_id", "image_id", "file_id", "I", "SIGI", "hkl", "metadata", "row")
+        columns = ("hkl_id", "image_id", "file_id", "I", "SIGI", "hkl", "metadata", "row", "wavelength")
+        columns = tuple(k for k in columns if getattr(self, k) is not None)
         return replace(self, **{k: f(getattr(self, k)) for k in columns} | changes)
 
     def subset(self, spots) -> "Observations":
-        """The chosen spots, all reflections and images kept in the tables.
+        """The chosen spots, all reflections and images kept in the tables; `overlaps` stay as they are.
 
         Parameters
         ----------
@@ -95,15 +107,23 @@ class Observations:
             spots = spots if spots.dtype == torch.bool else spots.sort().values
         return self._map_spots(lambda x: x[spots])
 
+    def subset_images(self, images: torch.Tensor) -> "Observations":
+        """The spots of the images marked (image,) bool, `overlaps` included."""
+        result = self.subset(images[self.image_id])
+        if not self.overlaps:
+            return result
+        return replace(result, overlaps=self.overlaps.select(images[self.overlaps.orders.image_id]))
+
     def compact(self) -> "Observations":
         """Without the reflections that no spot measures; `hkl_id` is renumbered, images are not."""
-        measured = self.counts() > 0
+        measured = self.offsets.diff() > 0
         new_id = measured.cumsum(0) - 1
         return replace(self, asu=self.asu.subset(measured), hkl_id=new_id[self.hkl_id])
 
     def slice_reflections(self, start: int, stop: int) -> "Observations":
         """Spots and asu rows of the reflections start .. stop-1; views, except `hkl_id`, which starts at 0.
 
+        `overlaps` are left out: they may have orders elsewhere.
         `image_id` stays that of the whole, and so does `n_image`.
         """
         first, last = self.offsets[start], self.offsets[stop]
@@ -112,6 +132,8 @@ class Observations:
             lambda x: x[spots],
             asu=self.asu.subset(slice(start, stop)),
             hkl_id=self.hkl_id[spots] - start,
+            overlaps=None,
+            message=None if self.message is None else self.message[:, start:stop],
         )
 
     def to(self, device=None, dtype: torch.dtype | None = None) -> "Observations":

@@ -1,4 +1,4 @@
-"""Laue harmonics: spots that several orders of reflection share, and how they are recognised.
+"""Laue harmonics: spots that several orders of reflection share, how they are recognised and written out.
 
     h = n h0,  n = gcd(h, k, l)          reflection h on the ray of h0
     n λ = m λ_m = const,  n d = m d_m    every order m of the ray falls on the same pixel
@@ -6,11 +6,12 @@
 
 The intensity of such a spot is a sum over orders, and says nothing of one of them alone. Low orders of a ray
 cannot overlap in a narrow band: neighbours n, n + 1 both fit only where λ_high/λ_low >= (n + 1)/n. So the
-spots concerned have small h0 and large n, which is why they stand out in a merged list.
+spots concerned have small h0 and large n, which is why they stand out in a merged list. They are left out
+(`overlapped`), or become one row for each order (`expand`), to be taken apart by the fit.
 Cruickshank, Helliwell & Moffat (1987), Acta Cryst. A43, 656.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gemmi
 import numpy as np
@@ -105,6 +106,133 @@ def overlapped(
         there = (low[rest] <= m) & (m <= high[rest]) & (n[rest] != m)
         result[rest[there]] |= ~is_absent(m * ray[there], spacegroup)
     return result
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """Rays of one file, written out by order.
+
+    Attributes
+    ----------
+    table : one row for each order of each ray, the wavelengths among its columns
+    ray : (row,) int64, 0 .. n_ray-1, the spot that a row belongs to
+    n_ray : int
+    left_out : cause -> number of rows of the file
+    notes : what the user should know
+    """
+
+    table: SpotTable
+    ray: np.ndarray
+    n_ray: int
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def band_of(bands: list[Band | None], asked: tuple[float, float] | str, names: list[str]) -> list[Band]:
+    """The band of the beam for each file: `asked`, low and high in Å, or that of the file for 'auto'.
+
+    Raises
+    ------
+    InputError : a file without wavelengths, or limits that are no band
+    """
+    if not isinstance(asked, str) and not 0 < asked[0] < asked[1]:
+        raise InputError(
+            f"The wavelengths {asked[0]:g} to {asked[1]:g} Å are no band; give the lower one first."
+        )
+    result = []
+    for band, name in zip(bands, names, strict=True):
+        if band is None:
+            raise InputError(
+                f"{name} has no column of wavelengths that vary on an image, so a range of wavelengths means nothing; "
+                "leave it out, or name the column with wavelength_key."
+            )
+        result.append(band if isinstance(asked, str) else Band(band.key, *asked))
+    return result
+
+
+def expand(
+    table: SpotTable,
+    keep: np.ndarray,
+    *,
+    band: Band,
+    dmin: float | None,
+    cell: gemmi.UnitCell,
+    spacegroup: gemmi.SpaceGroup,
+) -> Expanded:
+    """Every order of every ray that the beam and the crystal's resolution allow, whichever order the file names.
+
+    A ray that an image has twice (listed under two of its orders, or predicted twice) is one spot: it gets the
+    weighted mean intensity and the larger of the standard deviations, since both are of the same pixels.
+
+    Parameters
+    ----------
+    table, keep : rows of one file, and which of them to use, (row,) bool
+    band : wavelengths of the beam
+    dmin : resolution to which orders count, Å; None: that of the rows
+    cell, spacegroup : of the crystal
+
+    Raises
+    ------
+    InputError : no ray has an order within the band
+    """
+    wavelength = _positive(table, band.key)
+    rows = np.flatnonzero(keep & np.isfinite(wavelength))
+    left_out = {"without wavelength": int(keep.sum()) - len(rows)}
+    n = np.maximum(np.gcd.reduce(table.hkl[rows], axis=1), 1)
+    first = table.hkl[rows] // n[:, None]
+    rows, at, I, SIGI, twice = _one_row_per_ray(table, rows, first)
+    n, first = n[at], first[at]
+    left_out["listed twice"] = twice
+    d = cell.calculate_d_array(table.hkl[rows]) if len(rows) else np.zeros(0)
+    limit = dmin if dmin is not None else (d.min() if len(d) else 0.0)
+    ray, order = _orders(n * wavelength[rows], n * d, band, limit)
+    hkl = first[ray] * order[:, None]
+    there = ~is_absent(hkl, spacegroup) if len(hkl) else np.zeros(0, bool)
+    ray, order, hkl = ray[there], order[there], hkl[there]
+    used, ray_id = np.unique(ray, return_inverse=True)
+    left_out["no order in the beam"] = len(rows) - len(used)
+    if not len(used):
+        raise InputError(
+            f"{table.name}: no spot has an order between {band.low:.4g} and {band.high:.4g} Å at {limit:.3g} Å "
+            f"resolution; its wavelengths run from {np.nanmin(wavelength):.4g} to {np.nanmax(wavelength):.4g} Å: "
+            "give a range that holds them."
+        )
+    take = rows[ray]
+    columns = {k: np.asarray(x)[take] for k, x in table.columns.items()}
+    columns[band.key] = (n * wavelength[rows])[ray] / order
+    n_several = int((np.bincount(ray_id) > 1).sum())
+    notes = [f"{n_several:,} of {len(used):,} spots hold several harmonics and are taken apart"]
+    if twice:
+        notes.append(f"{twice:,} rows name a ray that its image has already: averaged into one spot each")
+    expanded = replace(
+        table, hkl=hkl.astype(table.hkl.dtype), I=I[ray], SIGI=SIGI[ray], image=table.image[take], columns=columns,
+        row=take if table.row is None else table.row[take], flagged={},
+    )  # fmt: skip
+    return Expanded(expanded, ray_id, len(used), left_out, tuple(notes))
+
+
+def _one_row_per_ray(table, rows, first):
+    """Rows of distinct rays, their places among `rows`, I and SIGI, and how many rows were doubles."""
+    key = np.column_stack([table.image[rows], first])
+    _, at, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    weight = 1 / table.SIGI[rows] ** 2
+    group = group.reshape(-1)
+    mean = np.bincount(group, weight * table.I[rows]) / np.bincount(group, weight)
+    sigma = np.zeros(len(at))
+    np.maximum.at(sigma, group, table.SIGI[rows])
+    order = np.argsort(at)  # in the order of the file
+    at = at[order]
+    return rows[at], at, mean[order], sigma[order], len(rows) - len(at)
+
+
+def _orders(longest, largest, band: Band, dmin: float):
+    """Ray and order of each order in the beam, from wavelength and d of the first order, (ray,) each."""
+    low = np.maximum(np.ceil(longest / band.high * (1 - TOLERANCE)), 1).astype(int)
+    high = np.floor(np.minimum(longest / band.low, largest / dmin) * (1 + TOLERANCE)).astype(int)
+    count = np.maximum(high - low + 1, 0)
+    ray = np.repeat(np.arange(len(count)), count)
+    start = np.cumsum(count) - count
+    return ray, low[ray] + np.arange(len(ray)) - start[ray]
 
 
 def _positive(table: SpotTable, key: str) -> np.ndarray:

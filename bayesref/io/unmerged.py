@@ -8,6 +8,7 @@ share one cell and space group, and images are numbered through.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gemmi
@@ -27,9 +28,10 @@ from bayesref.crystal.lattice import (
 )
 from bayesref.data.metadata import metadata_matrix
 from bayesref.data.observations import Observations
+from bayesref.data.overlaps import with_overlaps
 from bayesref.data.report import FileReport, ReadReport
 from bayesref.io.formats import read_tables
-from bayesref.io.harmonics import wavelength_band
+from bayesref.io.harmonics import band_of, expand, wavelength_band
 from bayesref.io.rejection import Cutoffs, select
 from bayesref.io.stills import with_cell_tolerance, with_image_resolution
 from bayesref.io.table import SpotTable
@@ -53,6 +55,7 @@ def read_unmerged(
     isigi_cutoff: float | None = None,
     wavelength_key: str | None = None,
     keep_harmonics: bool = False,
+    wavelength_range: tuple[float, float] | str | None = None,
     cell_tolerance: float | None = None,
     image_resolution: float | None = None,
 ) -> Observations:
@@ -72,6 +75,8 @@ def read_unmerged(
     wavelength_key : column of wavelengths of polychromatic (Laue) data, Å; None: a column called 'Wavelength'
         whose values differ by more than 1 % on one image; '': the data are monochromatic
     keep_harmonics : keep spots that several harmonics share; they are left out by default
+    wavelength_range : wavelengths of the beam, low and high in Å, or 'auto' for those of the file: spots that several
+        harmonics share become the `overlaps` of the result, one row for each order within the range
     cell_tolerance : of stills, leave out images whose cell differs from the median by more (`io.stills`)
     image_resolution : of stills, leave out spots beyond 1/d of their image's limit + this, Å⁻¹
 
@@ -91,10 +96,17 @@ def read_unmerged(
     unit_cell, group = common_crystal(tables, cell, spacegroup)
     cutoffs = Cutoffs(dmin, dmax, isigi_cutoff)
     bands = [wavelength_band(t, wavelength_key) for t in tables]
+    deconvolve = wavelength_range is not None
+    if deconvolve:
+        bands = band_of(bands, wavelength_range, [t.name for t in tables])
     selected = [
-        select(t, unit_cell, group, cutoffs, None if keep_harmonics else band)
+        select(t, unit_cell, group, cutoffs, None if keep_harmonics or deconvolve else band)
         for t, band in zip(tables, bands, strict=True)
     ]
+    report = list(zip(tables, selected, bands, strict=True))
+    ray = None
+    if deconvolve:
+        tables, selected, ray, report = _by_order(report, dmin, unit_cell, group)
     keep = [k for k, _ in selected]
     spots = _concatenate(tables, keep)
     dataset_id = spots["file_id"] if separate else None
@@ -104,7 +116,7 @@ def read_unmerged(
     order = np.argsort(hkl_id.numpy(), kind="stable")
     keys = _Columns(tables, keep, spots, image_id, 1 / asu.dHKL.numpy()[hkl_id] ** 2)
     metadata, transform = metadata_matrix(keys, metadata_keys, positional_keys, n_frequencies)
-    return Observations(
+    obs = Observations(
         asu=asu,
         hkl_id=hkl_id[order],
         image_id=torch.from_numpy(image_id[order]),
@@ -120,8 +132,33 @@ def read_unmerged(
         image_number=torch.from_numpy(image_number),
         image_file=torch.from_numpy(image_file),
         transform=transform,
-        report=_report(tables, selected, bands, image_file, asu),
+        report=_report(report, image_file, asu),
+        wavelength=_wavelength(tables, keep, bands, order),
     )
+    return obs if ray is None else with_overlaps(obs, torch.from_numpy(ray[order]))
+
+
+def _by_order(rows, dmin, cell, group):
+    """Tables with a row for each order of each ray, all of them kept; the ray of each row; and what to report."""
+    expanded = [
+        expand(t, keep, band=band, dmin=dmin, cell=cell, spacegroup=group) for t, (keep, _), band in rows
+    ]
+    start = np.cumsum([0, *(e.n_ray for e in expanded)])
+    ray = np.concatenate([e.ray + first for e, first in zip(expanded, start, strict=False)])
+    selected = [(np.ones(len(e.table), dtype=bool), {}) for e in expanded]
+    report = [
+        (replace(t, notes=(*t.notes, *e.notes)), (np.arange(len(t)) < e.n_ray, left_out | e.left_out), band)
+        for e, (t, (_, left_out), band) in zip(expanded, rows, strict=True)
+    ]
+    return [e.table for e in expanded], selected, ray, report
+
+
+def _wavelength(tables, keep, bands, order):
+    """Å, (spot,), or None where a file has none."""
+    if any(band is None for band in bands):
+        return None
+    values = [t.columns[b.key][k] for t, k, b in zip(tables, keep, bands, strict=True)]
+    return torch.from_numpy(np.concatenate(values).astype(float)[order])
 
 
 def common_crystal(
@@ -202,8 +239,8 @@ class _Columns(dict):
         return np.concatenate([t.columns[key][k] for t, k in self._pairs]) if value is None else value
 
 
-def _report(tables, selected, bands, image_file, asu) -> ReadReport:
-    n_image = np.bincount(image_file, minlength=len(tables))
+def _report(rows, image_file, asu) -> ReadReport:
+    n_image = np.bincount(image_file, minlength=len(rows))
     files = tuple(
         FileReport(
             name=t.name,
@@ -216,7 +253,7 @@ def _report(tables, selected, bands, image_file, asu) -> ReadReport:
             spacegroup=t.spacegroup.xhm() if t.spacegroup is not None else "",
             notes=t.notes if band is None else (*t.notes, str(band)),
         )
-        for i, (t, (keep, left_out), band) in enumerate(zip(tables, selected, bands, strict=True))
+        for i, (t, (keep, left_out), band) in enumerate(rows)
     )
     return ReadReport(
         files=files,
