@@ -20,6 +20,7 @@ COMMANDS = {
     "merge": ("merge", "command", "Data", "Merge unmerged intensities: posterior amplitudes."),
     "refine": ("refine", "command", "Data", "Refine a model against merged data: posterior structures."),
     "kinetics": ("kinetics", "command", "Data", "Rate constants and occupancies from a pump-probe series."),
+    "maps": ("maps", "command", "Data", "Difference maps of two datasets, with their uncertainty."),
     "sf": ("sf", "sf", "Data", "Structure factors of a model."),
     "project": ("project", "project", "Data", "Density of a model from simulated particle images."),
     "convert": ("convert", "convert", "Data", "Unmerged data of any format to an MTZ file."),

@@ -10,7 +10,7 @@ import torch
 
 from bayesref._checks import InputError
 from bayesref.data.merged import MergedData
-from bayesref.refinement.atomic_model import AtomicModel
+from bayesref.refinement.atomic_model import AtomicModel, of_atoms
 from bayesref.refinement.point_estimate import error_sites, fit_sites, start
 from bayesref.refinement.refine import mean_intensity, shift_B
 from bayesref.refinement.simulate import smooth_mean
@@ -43,6 +43,50 @@ class States:
         return torch.einsum("hs,...ts->...ht", self.d, occupancy.to(self.d.dtype))
 
 
+@dataclass(frozen=True, eq=False)
+class DarkModel:
+    """A model against the data without light: scale, solvent and errors fitted, atoms as given.
+
+    Attributes
+    ----------
+    atoms : AtomicModel
+    values : of the sites of the page
+    G, V : (hkl,), expected amplitude D |F_calc| and variance of its error
+    F : (hkl,) complex, F_atoms + solvent, before scale
+    delta_B : Å², by which all B were moved to the fall-off of the data
+    R : against the data
+    """
+
+    atoms: AtomicModel
+    values: dict[str, torch.Tensor]
+    G: torch.Tensor
+    V: torch.Tensor
+    F: torch.Tensor
+    delta_B: float
+    R: float
+
+
+def fit_dark(crystal, dark: MergedData, page) -> DarkModel:
+    """Scale, solvent and errors of a model given data; all reflections tell its errors, for its atoms stay."""
+    Sigma = mean_intensity(dark)
+    moved = shift_B(crystal, dark, Sigma)
+    atoms = AtomicModel.of(moved, None, [], dark, Sigma)
+    target = Target.of(page, dark, atoms)
+    z = start(target)
+    errors = error_sites(target, z)
+    scales = [k for k in target.globals if k not in errors]
+    for _ in range(3):
+        z = fit_sites(target, z, errors)
+        z = fit_sites(target, z, scales)
+    z = fit_sites(target, z, errors)
+    values = target.latents.unpack(z)
+    with torch.no_grad():
+        G, V = target.expected(values)
+        F = _total(atoms.F_atoms(*of_atoms(values)), atoms.F_mask, values, atoms.stol2)
+    R = float((dark.F_obs - G).abs().sum() / dark.F_obs.sum())
+    return DarkModel(atoms, values, G, V, F, float((moved.B - crystal.B).median()), R)
+
+
 def fit_states(crystals: dict, dark: MergedData, page) -> States:
     """States of crystals of one cell, the first of them dark, on the scale of the dark data.
 
@@ -59,34 +103,17 @@ def fit_states(crystals: dict, dark: MergedData, page) -> States:
     if len(crystals) < 2:
         raise InputError(f"Found {len(crystals)} states; expected the dark one and at least one more.")
     first, *others = crystals.values()
-    Sigma = mean_intensity(dark)
-    moved = shift_B(first, dark, Sigma)
-    delta_B = float((moved.B - first.B).median())
-    atoms = AtomicModel.of(moved, None, [], dark, Sigma)
-    target = Target.of(page, dark, atoms)
-    z = start(target)
-    errors = error_sites(target, z)
-    scales = [k for k in target.globals if k not in errors]
-    for _ in range(3):  # the model is not fitted to these data, so that all of them tell its errors
-        z = fit_sites(target, z, errors)
-        z = fit_sites(target, z, scales)
-    z = fit_sites(target, z, errors)
-    values = target.latents.unpack(z)
+    model = fit_dark(first, dark, page)
     with torch.no_grad():
-        G, V = target.expected(values)
-        F_0 = _total(
-            atoms.F_atoms(values["xyz"], values["B"], values["w"]), atoms.F_mask, values, atoms.stol2
-        )
-        ratio = G / F_0.abs().clamp(min=1e-9)  # k A D
-        turn = F_0.conj() / F_0.abs().clamp(min=1e-9)
-        columns = [torch.zeros_like(F_0)]
+        ratio = model.G / model.F.abs().clamp(min=1e-9)  # k A D
+        turn = model.F.conj() / model.F.abs().clamp(min=1e-9)
+        columns = [torch.zeros_like(model.F)]
         for crystal in others:
-            shifted = _with_B(crystal, delta_B)
+            shifted = _with_B(crystal, model.delta_B)
             F_atoms = structure_factors(shifted, dark.asu.hkl).to(torch.complex128)
-            F_s = _total(F_atoms, SolventMask(dark.asu.hkl)(shifted), values, atoms.stol2)
-            columns.append((F_s - F_0) * turn * ratio)
-    R = float((dark.F_obs - G).abs().sum() / dark.F_obs.sum())
-    return States(tuple(crystals), G, V, torch.stack(columns, 1), R)
+            F_s = _total(F_atoms, SolventMask(dark.asu.hkl)(shifted), model.values, dark.asu.stol2)
+            columns.append((F_s - model.F) * turn * ratio)
+    return States(tuple(crystals), model.G, model.V, torch.stack(columns, 1), model.R)
 
 
 def to_model_scale(crystal, dark: MergedData) -> torch.Tensor:

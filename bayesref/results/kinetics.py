@@ -145,11 +145,11 @@ def write_kinetics(
             frame.to_csv(temporary, index=False)
     plot_occupancies(series.t, names, curve_t, curve, kinds.get("unrestrained"), out / "kinetics.png")
     plot_rates(posterior.sites, out / "rates.png")
-    write_posterior({"posterior": _dataset(posterior, series, names)}, out / "posterior.nc")
+    write_posterior({"posterior": _dataset(posterior, series, names, kinetics.ground)}, out / "posterior.nc")
     return rates, occupancies
 
 
-def _dataset(posterior, series, names):
+def _dataset(posterior, series, names, dark):
     import xarray
 
     variables = {}
@@ -159,7 +159,8 @@ def _dataset(posterior, series, names):
         )
         variables[name.replace(" ", "_").replace("->", "_to_")] = (("chain", "draw", *dims), x.numpy()[None])
     coordinates = {"delay": series.t.numpy(), "state": list(names)}
-    return xarray.Dataset(variables, coords=coordinates, attrs={"log_evidence": posterior.log_evidence})
+    attributes = {"log_evidence": posterior.log_evidence, "dark": dark}
+    return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
 
 
 def log_times(t, n: int = 80) -> np.ndarray:

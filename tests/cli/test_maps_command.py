@@ -1,0 +1,61 @@
+"""`bayesref maps` on a simulated pair: all files, the change where the atoms moved, and errors in one sentence."""
+
+import gemmi
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayesref.cli.app import main
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("series")
+    run("simulate", "kinetics", "--out", folder, "--delays", "10us,100us", "--atoms", "90", "--scheme", "B -> A",
+        "--rates", "5000", "--noise", "0.01", "--own", "0.001", "--overwrite")  # fmt: skip
+    return folder
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return end.value.code
+
+
+def test_all_files_are_written_and_the_change_is_seen(series, tmp_path):
+    out = tmp_path / "maps"
+    files = ("--dark", series / "dark.mtz", "--light", series / "light_1.mtz", "--model", series / "A.pdb")
+    assert run("maps", *files, "--draws", 20, "--share", "0.25,0.02", "--out", out, "--quiet") in (0, None)
+    names = ("difference.mtz", "difference.ccp4", "difference_sd.ccp4", "probability.ccp4", "difference.png")
+    assert all((out / n).stat().st_size > 0 for n in names)
+    mtz = gemmi.read_mtz_file(str(out / "difference.mtz"))
+    assert {"DF", "SIGDF", "WDF", "FDIFF", "PHDIFF", "FEXT", "SIGFEXT", "FEXTWT"} <= set(mtz.column_labels())
+    ccp4 = gemmi.read_ccp4_map(str(out / "difference.ccp4"))
+    again = mtz.transform_f_phi_to_map("FDIFF", "PHDIFF", exact_size=list(ccp4.grid.shape))
+    assert np.corrcoef(np.array(again.array).ravel(), np.array(ccp4.grid.array).ravel())[0, 1] > 0.9999
+    probability = np.array(gemmi.read_ccp4_map(str(out / "probability.ccp4")).grid.array)
+    assert np.abs(probability).max() <= 1
+    peaks = pd.read_csv(out / "peaks.csv")
+    dark, moved = (gemmi.read_structure(str(series / f"{s}.pdb")) for s in "AB")
+    shifts = {
+        f"{a.chain.name}/{a.residue.name} {a.residue.seqid}/{a.atom.name}": a.atom.pos.dist(b.atom.pos)
+        for a, b in zip(dark[0].all(), moved[0].all(), strict=True)
+    }
+    near = [shifts[n] > 0 for n in peaks["atom"].head(5)]
+    assert sum(near) >= 4
+    assert peaks["probability"][0] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--share", "1.5"), "--share is 1.5"),
+        (("--share", "0.2", "--share-from", "x.nc"), "not both"),
+        (("--share-from", "nowhere.nc", "--delay", "1us"), "no file nowhere.nc"),
+    ],
+)
+def test_errors_in_one_sentence(series, tmp_path, capsys, options, words):
+    files = ("--dark", series / "dark.mtz", "--light", series / "light_1.mtz", "--model", series / "A.pdb")
+    assert run("maps", *files, *options, "--out", tmp_path / "o") == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
