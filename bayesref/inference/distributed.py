@@ -97,14 +97,13 @@ def joined(x: torch.Tensor, dim: int = 0) -> torch.Tensor:
     return total(whole)
 
 
-def my_part(x: torch.Tensor, n: int) -> torch.Tensor:
-    """The `n` elements of x that are those of this process: the inverse of `joined`."""
+def my_part(x: torch.Tensor, n: int, dim: int = 0) -> torch.Tensor:
+    """The `n` elements of x along one dimension that are those of this process: the inverse of `joined`."""
     if size() == 1:
         return x
     lengths = torch.zeros(size(), dtype=torch.int64)
     lengths[rank()] = n
-    start = int(total(lengths)[: rank()].sum())
-    return x[start : start + n]
+    return x.narrow(dim, int(total(lengths)[: rank()].sum()), n)
 
 
 def from_first(make: Callable[[], T]) -> T:

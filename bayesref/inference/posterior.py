@@ -13,6 +13,7 @@ import torch
 
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
+from bayesref.inference import distributed
 from bayesref.inference.arrow import ArrowRoot
 from bayesref.inference.collapsed import Collapsed
 
@@ -101,13 +102,16 @@ class Posterior:
         me = self.linearized()
         zs = self.draw(n_draws, seed) if n_draws > 1 else self.mean[None]
         collapsed = Collapsed(me.model, obs, me.args, me.latents)
-        per_draw = -(-n_samples // len(zs))
         g = torch.Generator().manual_seed(seed + 1)
+        u = torch.rand(len(zs), -(-n_samples // len(zs)), len(obs.asu), generator=g)
+        u = distributed.my_part(u, sum(len(p.asu) for p in collapsed.pieces), dim=-1)
+        us = u.split([len(p.asu) for p in collapsed.pieces], -1)
         collapsed.find_spans(self.mean)
-        columns = [
-            _piece_moments(collapsed, n, zs, n_node, per_draw, g) for n in range(len(collapsed.pieces))
-        ]
-        EF, VF, EI, VI, samples = (torch.cat(c, -1) for c in zip(*columns, strict=True))
+        columns = [_piece_moments(collapsed, n, zs, n_node, us[n]) for n in range(len(collapsed.pieces))]
+        # Each process has integrated reflections of its own.
+        EF, VF, EI, VI, samples = (
+            distributed.joined(torch.cat(c, -1), -1) for c in zip(*columns, strict=True)
+        )
         factor = _common_scale(EF, VF, obs.counts() > 0)
         EF, VF, EI, VI = EF * factor, VF * factor**2, EI * factor**2, VI * factor**4
         draws = None
@@ -120,18 +124,20 @@ class Posterior:
         )  # fmt: skip
 
 
-def _piece_moments(collapsed, n, zs, n_node, n_samples, generator):
-    """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), and samples (draw, sample, hkl) in float32."""
+def _piece_moments(collapsed, n, zs, n_node, us):
+    """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), and samples (draw, sample, hkl) in float32.
+
+    us : uniform numbers for the samples, (draw, sample, hkl)
+    """
     piece, rows = collapsed.pieces[n], []
-    for z in zs:
+    for z, u in zip(zs, us, strict=True):
         values = collapsed.latents.unpack(z)
         span = collapsed.moved(n, values)
         # Spots of one reflection move by different amounts; there must be room for that.
         span = replace(span, lo=(span.lo - 2 * span.width).clamp(min=0), hi=span.hi + 2 * span.width)
         F, slope = span.nodes(n_node)
         p = span.posterior(collapsed.log_density(piece, values, F), slope)
-        u = torch.rand(n_samples, len(span.lo), generator=generator, dtype=F.dtype)
-        samples = span.F(p.icdf(u)) if n_samples else F.new_zeros(0, len(span.lo))
+        samples = span.F(p.icdf(u.to(F))) if len(u) else F.new_zeros(0, len(span.lo))
         rows.append((p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2), samples.float()))
     return tuple(torch.stack(x) for x in zip(*rows, strict=True))
 
