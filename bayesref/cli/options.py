@@ -10,6 +10,7 @@ import typer
 INPUT = partial(typer.Option, rich_help_panel="Input")
 CRYSTAL = partial(typer.Option, rich_help_panel="Crystal")
 SCALE = partial(typer.Option, rich_help_panel="Scale model")
+PRIOR = partial(typer.Option, rich_help_panel="Prior of the amplitudes")
 ERROR = partial(typer.Option, rich_help_panel="Error model")
 INFERENCE = partial(typer.Option, rich_help_panel="Inference")
 CROSS = partial(typer.Option, rich_help_panel="Cross-validation")
@@ -86,6 +87,24 @@ class MergeSettings:
     ] = None
     network_width: Annotated[int, SCALE(min=1, help="Units in a layer of 'neural'.")] = 12
     network_depth: Annotated[int, SCALE(min=1, help="Residual layers of 'neural'.")] = 2
+
+    prior: Annotated[
+        Literal["wilson", "normal", "laplace", "student-t", "rice"] | None,
+        PRIOR(
+            help="wilson: nothing is known; about a reference: normal, laplace, student-t; correlated with it: rice. "
+            "[default: wilson, or rice with --prior-model]"
+        ),
+    ] = None
+    prior_mtz: Annotated[
+        Path | None, PRIOR(metavar="FILE", help="Reference amplitudes: merged MTZ or structure-factor mmCIF.")
+    ] = None
+    prior_columns: Annotated[
+        str | None,
+        PRIOR(metavar="F[,SIGF]", help="Columns of --prior-mtz, amplitudes or intensities; else found."),
+    ] = None
+    prior_model: Annotated[
+        Path | None, PRIOR(metavar="FILE", help="Reference calculated from a model, PDB or mmCIF.")
+    ] = None
 
     model: Annotated[
         str,

@@ -11,6 +11,7 @@ import torch
 from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.options import MergeSettings
+from bayesref.cli.prior import amplitude_prior
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
 from bayesref.scaling.additive import Additive
@@ -60,10 +61,11 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     ------
     InputError : an unknown page, term or site, or a value out of range
     """
-    model = programs.load(settings.model)
-    _check_signature(model, settings.model)
+    prior = amplitude_prior(settings, obs)
+    model = prior.bind(programs.load(prior.page))
+    _check_signature(model, prior.page)
     scale, notes = build_scale(settings, obs)
-    return Program(model, scale, fixed_sites(settings, model, obs, scale), notes)
+    return Program(model, scale, fixed_sites(settings, model, obs, scale), prior.notes + notes)
 
 
 def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tuple[str, ...]]:
@@ -102,7 +104,7 @@ def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.T
     numbers = [k for k, s in sites.items() if s.start.numel() == 1]
     for name, value in asked.items():
         if name not in numbers:
-            raise InputError(_unknown("number", name, numbers, f"model {settings.model}"))
+            raise InputError(_unknown("number", name, numbers, "the model"))
         _check_value(name, value, sites[name].transform)
     return {k: torch.tensor(v, dtype=torch.float64).reshape(sites[k].shape) for k, v in asked.items()}
 

@@ -4,6 +4,7 @@ from bayesref.distributions.amplitude_posterior import AmplitudePosterior
 from bayesref.distributions.falloff import wilson_sigma
 from bayesref.distributions.french_wilson import FrenchWilson, french_wilson
 from bayesref.distributions.quadrature import NodePosterior, bracket, legendre, nodes
+from bayesref.distributions.reference import ReferenceLaplace, ReferenceNormal, ReferenceStudentT
 from bayesref.distributions.rice_woolfson import RiceWoolfson
 from bayesref.distributions.shared_error import SharedError
 from bayesref.distributions.spot_intensity import SpotIntensity
@@ -14,6 +15,9 @@ __all__ = [
     "AmplitudePosterior",
     "FrenchWilson",
     "NodePosterior",
+    "ReferenceLaplace",
+    "ReferenceNormal",
+    "ReferenceStudentT",
     "RiceWoolfson",
     "SharedError",
     "SpotIntensity",
