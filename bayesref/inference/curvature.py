@@ -81,15 +81,15 @@ def _gauss_newton_arrow(collapsed, z, scale) -> Arrow:
     n, k, m = local.shape[0], local.shape[1], len(shared)
     A, C, G = w.new_zeros(n, k, k), w.new_zeros(n, k, m), w.new_zeros(m, m)
     for piece, tau, W in _weights(collapsed, z):
-        Js, Jl = (x.float() for x in scale.split_jacobian(w, piece))
+        Js, Jl = scale.split_jacobian(w, piece)
         total = torch.zeros_like(tau).index_add(0, piece.hkl_id, W) + tau
-        WJ = Js * W.float()[:, None]
-        mean = WJ.new_zeros(len(tau), m).index_add(0, piece.hkl_id, WJ) / total.float()[:, None]
-        centred = WJ - W.float()[:, None] * mean[piece.hkl_id]
-        G += (Js.T @ centred).double()
-        C.index_add_(0, piece.image_id, (Jl[:, :, None] * centred[:, None, :]).double())
-        WJ = Jl.double() * W[:, None]
-        A.index_add_(0, piece.image_id, WJ[:, :, None] * Jl.double()[:, None, :])
+        WJ = Js * W[:, None]
+        mean = WJ.new_zeros(len(tau), m).index_add(0, piece.hkl_id, WJ) / total[:, None]
+        centred = WJ - W[:, None] * mean[piece.hkl_id]
+        G += _symmetric_product(Js, centred)
+        C.index_add_(0, piece.image_id, Jl[:, :, None] * centred[:, None, :])
+        WJ = Jl * W[:, None]
+        A.index_add_(0, piece.image_id, WJ[:, :, None] * Jl[:, None, :])
         # spots of one reflection on one image share its amplitude
         both, inverse = torch.unique(piece.image_id * len(tau) + piece.hkl_id, return_inverse=True)
         u = WJ.new_zeros(len(both), k).index_add(0, inverse, WJ)
@@ -117,13 +117,22 @@ def gauss_newton(collapsed, z, names) -> torch.Tensor | Arrow:
     H = torch.zeros(())
     for piece, tau, W in _weights(collapsed, z):
         total = torch.zeros_like(tau).index_add(0, piece.hkl_id, W)
-        # Single precision, summed in double: the curvature only shapes steps and error bars.
-        J, W = jacobian(collapsed, piece, z, names).float(), W.float()
+        J = jacobian(collapsed, piece, z, names)
         WJ = J * W[:, None]
         shared = J.new_zeros(len(tau), J.shape[1]).index_add(0, piece.hkl_id, WJ)
-        H = H + (J.T @ WJ).double() - (shared.T @ (shared / (total + tau).float()[:, None])).double()
+        # In double precision throughout: what single precision loses depends on how the spots are cut into pieces.
+        H = H + _symmetric_product(J, WJ) - _symmetric_product(shared, shared / (total + tau)[:, None])
     H = distributed.total(H)
     return 0.5 * (H + H.T)
+
+
+def _symmetric_product(X, Y, width=128):
+    """Xᵀ Y (n, n) where it is known to be symmetric: the blocks below the diagonal are copied."""
+    H = X.new_zeros(X.shape[1], X.shape[1])
+    for i in range(0, len(H), width):
+        block = X[:, i : i + width].T @ Y[:, i:]
+        H[i : i + width, i:], H[i:, i : i + width] = block, block.T
+    return H
 
 
 def precision(collapsed, z, names, step=0.02) -> torch.Tensor | Arrow:
