@@ -33,9 +33,12 @@ CHUNK = 12_000  # spots handled at a time, so that (node, spot) arrays stay in t
 
 def split(obs, n=CHUNK):
     """Observations cut between reflections into pieces of about `n` spots."""
-    ends = torch.searchsorted(obs.offsets, torch.arange(n, len(obs) + n, n)).clamp(max=len(obs.asu)).unique()
+    ends = torch.searchsorted(obs.offsets, torch.arange(n, len(obs) + n, n)).clamp(max=len(obs.asu))
+    ends = torch.cat([ends, torch.tensor([len(obs.asu)])]).unique()  # the last reflections may have no spot
     starts = [0, *ends[:-1].tolist()]
-    return [obs.slice_reflections(i, j) for i, j in zip(starts, ends.tolist(), strict=True) if j > i]
+    limits = [(i, j) for i, j in zip(starts, ends.tolist(), strict=True) if j > i]
+    # Observations on disk make their pieces when they are asked for.
+    return obs.pieces(limits) if hasattr(obs, "pieces") else [obs.slice_reflections(i, j) for i, j in limits]
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Span:
         return (self.lo - room).clamp(min=0), self.hi + room
 
 
+def log_message(obs, F):
+    """Log of what else is known of the amplitudes F (node, hkl), -a F⁴/2 + b F²; zero where that is nothing."""
+    return 0.0 if obs.message is None else F**2 * (obs.message[1] - 0.5 * obs.message[0] * F**2)
+
+
 def find_span(log_density, lo, hi, passes=6) -> Span:
     """Span of a density within `lo`, `hi` (hkl,), by `bracket` at DROP and again at PEAK."""
     lo, hi = bracket(log_density, lo, hi, drop=DROP, points=17, passes=passes)
@@ -125,6 +133,11 @@ class Collapsed:
         self.spans: list[Span] = []
         self.K: list[torch.Tensor] = []  # of the spots of each piece, where the spans were found
         self.moments: list[Moments] = []
+        self.more: tuple = ()  # further terms of log p(I | θ), functions of the values of the sites
+
+    def at(self, z: torch.Tensor):
+        """(2, hkl), the `message` of the observations at z, where reflections share spots; None where they do not."""
+        return None
 
     def run(self, piece, values, F=None):
         """Trace of the model over a piece, at F (node, hkl) or at F = 1, where the expected intensity is K."""
@@ -136,7 +149,7 @@ class Collapsed:
         trace = trace or self.run(piece, values, F)
         spot = trace.nodes[INTENSITY]["fn"].log_prob(piece.I)
         total = torch.zeros_like(F).index_add(-1, piece.hkl_id, spot)
-        return total + trace.nodes[AMPLITUDE]["fn"].log_prob(F)
+        return total + trace.nodes[AMPLITUDE]["fn"].log_prob(F) + log_message(piece, F)
 
     def find_span(self, piece, values, near: Span | None = None) -> Span:
         """Where the amplitudes of a piece lie; from `near`, a span at a similar scale, in fewer steps."""
@@ -227,7 +240,10 @@ class Collapsed:
         `fixed` gives the values of sites whose gradient is not wanted (and comes back zero).
         """
         return self._sum(
-            z, lambda piece, n, values: self._exact_piece(piece, self.moved(n, values), values, n_node), fixed
+            z,
+            lambda piece, n, values: self._exact_piece(piece, self.moved(n, values), values, n_node),
+            fixed,
+            self.more,
         )
 
     @torch.no_grad()
@@ -256,8 +272,11 @@ class Collapsed:
         prior = trace.nodes[AMPLITUDE]["fn"]
         return AmplitudePosterior(prior, a, b, n_node=32, validate_args=False).log_normalizer.sum(), trace
 
-    def _sum(self, z, piece_value, fixed=None):
-        """Σ over pieces + log p(z), and its gradient in z; each piece's graph is freed before the next."""
+    def _sum(self, z, piece_value, fixed=None, more=()):
+        """Σ over pieces + log p(z), and its gradient in z; each piece's graph is freed before the next.
+
+        `more` are further terms, functions of the values of the sites.
+        """
         z = z.detach().requires_grad_()
         values = self.latents.unpack(z)
         leaves = {k: v.detach().requires_grad_() for k, v in values.items() if k not in (fixed or {})}
@@ -269,6 +288,11 @@ class Collapsed:
             total += value.item()
             if n == 0:
                 priors = {k: trace.nodes[k]["fn"] for k in values}
+        for term in more:
+            value = term({**leaves, **(fixed or {})})
+            got = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+            grads = [a if g is None else a + g for a, g in zip(grads, got, strict=True)]
+            total += value.item()
         total, *grads = _summed(total, grads)
         log_prior = self.latents.log_prior(z, values, priors)
         likelihood = sum((g * values[k]).sum() for k, g in zip(leaves, grads, strict=True))
