@@ -142,7 +142,8 @@ def _value_and_gradients(crystal, function, weight):
     names = ["xyz", "B", "occupancy"] + (["U"] if crystal.U is not None else [])
     leaves = {name: getattr(crystal, name).detach().double().requires_grad_() for name in names}
     F = function(replace(crystal, **leaves))
-    gradients = torch.autograd.grad((weight * F.abs().double() ** 2).sum(), list(leaves.values()))
+    value = (weight * F.abs().double() ** 2).sum()  # of B too where all atoms are anisotropic and have none
+    gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return [F.detach(), *gradients]
 
 
