@@ -144,3 +144,22 @@ def reciprocal_asu(
         anomalous=anomalous,
     )
     return asu, torch.from_numpy(hkl_id.astype(np.int64))
+
+
+def rows_of(asu: ReciprocalASU, hkl: torch.Tensor) -> torch.Tensor:
+    """Where each reflection of `asu` is in the list `hkl` (n, 3), (hkl,) int64.
+
+    Raises
+    ------
+    InputError : a reflection that is not there
+    """
+    if len(hkl) == len(asu) and torch.equal(hkl, asu.hkl):
+        return torch.arange(len(hkl))
+    bound = int(max(hkl.abs().max(), asu.hkl.abs().max())) if len(asu) else int(hkl.abs().max())
+    there, mine = (symmetry.pack(x.numpy(), bound) for x in (hkl, asu.hkl))
+    order = np.argsort(there)
+    at = order[np.searchsorted(there, mine, sorter=order).clip(max=len(there) - 1)]
+    if (there[at] != mine).any():
+        missing = asu.hkl[int((there[at] != mine).argmax())].tolist()
+        raise InputError(f"Reflection {missing} is not among the {len(hkl)} of the model; use the same list.")
+    return torch.from_numpy(at)

@@ -217,6 +217,23 @@ def _keep(hkl, v, s, cell, spacegroup, dmin, dmax):
     return notes, keep
 
 
+def read_flags_for(asu, path, label=None, value=None, notes: list[str] | None = None) -> torch.Tensor:
+    """Which reflections of `asu` the flags of another merged file leave free, (hkl,) bool.
+
+    Parameters
+    ----------
+    label, value : column of the flags and the value that means free; default: recognised
+    notes : takes sentences for the user
+
+    Raises
+    ------
+    InputError : no such file, or no flags in it
+    """
+    path = Path(path)
+    flags = read_free_set(path, _read(path), label, value, required=True)
+    return _free_rows(flags, asu, asu.spacegroup, [] if notes is None else notes)
+
+
 def _free_rows(flags: FreeSet | None, asu, spacegroup, notes) -> torch.Tensor:
     if flags is None:
         notes.append("there are no R-free flags")
