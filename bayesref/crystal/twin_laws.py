@@ -3,13 +3,13 @@
     I(h) = (1 - α) J(h) + α J(h T),      T ∉ P,   T² ∈ P,   T⁻¹ P T = P         J: of one domain; P: its point group
 
 One law stands for its coset T P, whose operators all pair the same reflections. T² ∈ P makes pairs of them, and
-T⁻¹ P T = P leaves the symmetry of the intensities as it is; laws of other kinds have more than two domains, or break the
-symmetry in which the data were merged. The misfit δ is by how much T misses the lattice:
+T⁻¹ P T = P leaves the symmetry of the intensities as it is; laws of other kinds have more than two domains, or break
+the symmetry in which the data were merged. The misfit δ is by how much T misses the lattice:
 
     tan δ = max |log σ_i|,    σ_i singular values of O T O⁻¹      for a twofold axis that is the obliquity
 
-δ = 0: merohedral; small: pseudo-merohedral. Cosets come from gemmi.find_twin_laws (after Le Page, 1982, J. Appl. Cryst. 15,
-255; Flack, 1987, Acta Cryst. A43, 564).
+δ = 0: merohedral; small: pseudo-merohedral. Cosets come from gemmi.find_twin_laws (after Le Page, 1982,
+J. Appl. Cryst. 15, 255; Flack, 1987, Acta Cryst. A43, 564).
 """
 
 from dataclasses import dataclass
