@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bayesref.data.observations import Observations
+from bayesref.distributions.families import fit_family
 from bayesref.guides.latents import Latents
 from bayesref.inference import distributed
 from bayesref.inference.arrow import ArrowRoot
@@ -29,6 +30,7 @@ class Amplitudes:
     N : (hkl,) int64, number of spots
     draws : (draw, hkl) float32 draws of F, or None
     SIGD : (hkl,) standard deviation of F(+) - F(-) in rows of (+) mates, else NaN; None without Friedel mates apart
+    gap : (hkl,) log units of ELBO that the parametric family of the posterior loses; None where it is exact
     """
 
     F: torch.Tensor
@@ -38,6 +40,7 @@ class Amplitudes:
     N: torch.Tensor
     draws: torch.Tensor | None = None
     SIGD: torch.Tensor | None = None
+    gap: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,7 @@ class Posterior:
     history : one dict per step: step, phase, elbo, seconds, evaluations
     reason : why the fit stopped
     converged : whether it stopped because nothing more was to be gained
+    family : law of the amplitudes that `amplitudes` reports, "exact" or one of `distributions.families`
     """
 
     model: object
@@ -69,6 +73,7 @@ class Posterior:
     history: list = field(default_factory=list)
     reason: str = ""
     converged: bool = True
+    family: str = "exact"
 
     def draw(self, n: int, seed: int = 0) -> torch.Tensor:
         """Draws of z, (draw, latent)."""
@@ -107,9 +112,11 @@ class Posterior:
         u = distributed.my_part(u, sum(len(p.asu) for p in collapsed.pieces), dim=-1)
         us = u.split([len(p.asu) for p in collapsed.pieces], -1)
         collapsed.find_spans(self.mean)
-        columns = [_piece_moments(collapsed, n, zs, n_node, us[n]) for n in range(len(collapsed.pieces))]
+        columns = [
+            _piece_moments(collapsed, n, zs, n_node, us[n], self.family) for n in range(len(collapsed.pieces))
+        ]
         # Each process has integrated reflections of its own.
-        EF, VF, EI, VI, samples = (
+        EF, VF, EI, VI, samples, gap = (
             distributed.joined(torch.cat(c, -1), -1) for c in zip(*columns, strict=True)
         )
         factor = _common_scale(EF, VF, obs.counts() > 0)
@@ -120,12 +127,12 @@ class Posterior:
         between = (lambda x: x.var(0)) if len(zs) > 1 else (lambda x: 0.0)
         return Amplitudes(
             EF.mean(0), (VF.mean(0) + between(EF)).sqrt(), EI.mean(0), (VI.mean(0) + between(EI)).sqrt(),
-            obs.counts(), draws, _difference_sd(obs.asu, EF, VF),
+            obs.counts(), draws, _difference_sd(obs.asu, EF, VF), None if self.family == "exact" else gap.mean(0),
         )  # fmt: skip
 
 
-def _piece_moments(collapsed, n, zs, n_node, us):
-    """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), and samples (draw, sample, hkl) in float32.
+def _piece_moments(collapsed, n, zs, n_node, us, family="exact"):
+    """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), samples (draw, sample, hkl) in float32, and the gap.
 
     us : uniform numbers for the samples, (draw, sample, hkl)
     """
@@ -137,9 +144,18 @@ def _piece_moments(collapsed, n, zs, n_node, us):
         span = replace(span, lo=(span.lo - 2 * span.width).clamp(min=0), hi=span.hi + 2 * span.width)
         F, slope = span.nodes(n_node)
         p = span.posterior(collapsed.log_density(piece, values, F), slope)
+        p, gap = (p, torch.zeros_like(span.lo)) if family == "exact" else _closest(family, p, span, F, slope)
         samples = span.F(p.icdf(u.to(F))) if len(u) else F.new_zeros(0, len(span.lo))
-        rows.append((p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2), samples.float()))
+        moments = (p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2))
+        rows.append((*moments, samples.float(), gap))
     return tuple(torch.stack(x) for x in zip(*rows, strict=True))
+
+
+def _closest(family, p, span, F, slope):
+    """The member of a parametric family closest to p, on the same nodes, and KL(q ‖ p)."""
+    measure = p.log_weight + p.log_normalizer - p.log_density + slope  # dF of each node
+    q = fit_family(family, F, p.log_weight, measure)
+    return span.posterior(q.log_kernel, slope), q.gap
 
 
 def _difference_sd(asu, EF, VF):
