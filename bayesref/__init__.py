@@ -11,6 +11,7 @@ _HOME = {
     "AtomicModel": "refinement.atomic_model",
     "BoxResponse": "kinetics.response",
     "Crystal": "crystal.atoms",
+    "DatasetTree": "inference.tree_datasets",
     "Design": "kinetics.design",
     "ExponentialGaussianResponse": "kinetics.response",
     "Falloff": "scaling.falloff",

@@ -1,6 +1,7 @@
 """Kinetics: rate constants explain the amplitudes of every delay through the occupancies of known structures.
 
-    k_j ~ LogNormal;   o(t) = occupancies of the scheme, of which the light reaches a share α
+    k_j ~ LogNormal;   o(t) = occupancies of the scheme, of which the light reaches a share α; see `br.Design` for
+                       the response of the probe, losses, unreacted molecules and uneven light
     F_t = F_0 + Σ_s o_s(t) (F_s - F_dark) + δ_t        F_0 = F_dark,calc + Δ: the error Δ is the same at all times
     a_t e^{-b_t s²} |F_t| measured                      a_t, b_t: scale of the dataset against the dark one
 
@@ -21,6 +22,8 @@ class Priors:
     time: str = "1 ms"  # median of 1/k
     factor: float = 100.0  # spread of k, as a factor
     activation: tuple = (0.3, 2.0)  # mean of α, and its weight in observations
+    efficiency: tuple = (0.5, 2.0)  # of each transition that loses molecules, likewise
+    uneven: float = 0.3  # spread of logit α over delays, where the light is uneven
     scale: float = 0.03  # spread of log a_t
     falloff: float = 0.5  # spread of b_t, Å²
     common: float = 0.3  # spread of the log of what multiplies β
@@ -31,11 +34,24 @@ def normal(shape, middle, spread):
     return dist.Normal(torch.full((shape,), middle).double(), spread).to_event(1)
 
 
-def model(series: br.TimeSeries, states: br.States, kinetics: br.Kinetics, priors: Priors = Priors()):
+def occupancies(t, kinetics, design, priors):
+    """Occupancies (time, state) with the numbers they come from."""
+    x = {f"k {name}": br.rate_prior(priors.time, priors.factor) for name in kinetics.rates}
+    x["activation"] = br.fraction_prior(*priors.activation)
+    x |= {f"efficiency {name}": br.fraction_prior(*priors.efficiency) for name in design.efficiencies}
+    x |= {name: br.width_prior(*w) for name, w in design.widths.items() if w[1] > 1}
+    if design.unreacted == "inferred":
+        x["unreacted"] = dist.Dirichlet(torch.ones(len(kinetics.occupied)).double())
+    if design.uneven:
+        x["unevenness"] = dist.HalfNormal(torch.tensor(priors.uneven).double())
+        x["uneven"] = normal(len(t), 0.0, 1.0)
+    values = {name: pyro.sample(name, prior) for name, prior in x.items()}
+    return pyro.deterministic("occupancy", design.occupancies(kinetics, values, t))
+
+
+def model(series: br.TimeSeries, states: br.States, kinetics: br.Kinetics, design=None, priors=Priors()):
     asu, n = series.asu, series.n_time
-    k = {name: pyro.sample(f"k {name}", br.rate_prior(priors.time, priors.factor)) for name in kinetics.rates}
-    alpha = pyro.sample("activation", br.fraction_prior(*priors.activation))
-    o = pyro.deterministic("occupancy", kinetics.occupancies(k, series.t, activation=alpha))  # (time, state)
+    o = occupancies(series.t, kinetics, design or br.Design(), priors)
 
     a = pyro.sample("log_scale", normal(n, 0.0, priors.scale))
     b = pyro.sample("falloff", normal(n, 0.0, priors.falloff))

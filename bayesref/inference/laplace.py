@@ -53,6 +53,8 @@ class SmallPosterior:
     k_hat : of the importance weights; NaN where none were made
     modes : the optima found, best first
     y : (draw, latent), natural coordinates
+    log_prior : {site: (draw,)}
+    replicates : (n, ...), draws of what might have been observed, one for each of the first draws
     notes : what the user should know
     """
 
@@ -62,12 +64,14 @@ class SmallPosterior:
     k_hat: float
     modes: list[Mode]
     y: torch.Tensor
+    log_prior: dict[str, torch.Tensor]
+    replicates: torch.Tensor | None = None
     notes: list[str] = field(default_factory=list)
 
 
 def fit_small(
     model, args, *, observed: str = "F_obs", n_starts: int = 6, n_draws: int = 400, method: str = "laplace",
-    seed: int = 0, report: Callable = lambda text: None,
+    n_replicates: int = 0, seed: int = 0, report: Callable = lambda text: None,
 ) -> SmallPosterior:  # fmt: skip
     """Posterior of a model whose latent sites are few.
 
@@ -76,30 +80,37 @@ def fit_small(
     model, args : Pyro model without amplitudes to integrate; `observed` names its observed site
     n_starts : optimisations, the first from the middle of the prior, the others from draws of it
     method : "laplace" (with importance weights), or "nuts"
+    n_replicates : how many replicates of the observations to draw
     """
     problem = SmallProblem(model, args, seed)
     modes = _modes(problem, n_starts, seed, report)
     k_hat = float("nan")
     if method == "nuts":
         y, notes = _nuts(problem, modes[0], n_draws, seed, report)
-        traces = [problem.trace(x)[0] for x in y]
+        kept = [problem.evaluate(x, observed) for x in y]
     else:
-        y, traces, k_hat, notes = _importance(problem, modes, n_draws, seed)
+        y, kept, k_hat, notes = _importance(problem, modes, n_draws, observed, seed)
     if len(modes) > 1 and modes[1].log_evidence > modes[0].log_evidence - 5:
         share = math.exp(modes[1].log_evidence - np.logaddexp.reduce([m.log_evidence for m in modes]))
         notes.append(
             f"there is more than one mode: {len(modes)} were found, the second holds {100 * share:.0f} %"
         )
-    names = [k for k, s in traces[0].nodes.items() if k in problem.latent or _deterministic(s)]
-    sites = {k: torch.stack([t.nodes[k]["value"].detach() for t in traces]) for k in names}
-    log_likelihood = torch.stack([t.nodes[observed]["log_prob"].detach() for t in traces])
-    evidence = float(np.logaddexp.reduce([m.log_evidence for m in modes]))
-    return SmallPosterior(sites, log_likelihood, evidence, k_hat, modes, y, notes)
-
-
-def _deterministic(site):
-    """Whether a site was made by `pyro.deterministic`."""
-    return site["type"] == "sample" and site["infer"].get("_deterministic", False)
+    replicates = None
+    if n_replicates:
+        with unchecked():
+            pyro.set_rng_seed(seed + 1)
+            replicates = torch.stack([problem.replicate(x, observed) for x in y[:n_replicates]])
+    return SmallPosterior(
+        {k: torch.stack([r[0][k] for r in kept]) for k in kept[0][0]},
+        torch.stack([r[2] for r in kept]),
+        float(np.logaddexp.reduce([m.log_evidence for m in modes])),
+        k_hat,
+        modes,
+        y,
+        {k: torch.stack([r[1][k] for r in kept]) for k in kept[0][1]},
+        replicates,
+        notes,
+    )
 
 
 def _modes(problem, n_starts, seed, report) -> list[Mode]:
@@ -206,8 +217,8 @@ def _hessian(problem, y):
     return 0.5 * (H + H.T)
 
 
-def _importance(problem, modes, n_draws, seed):
-    """Draws of the mixture of the modes' Gaussians, resampled with smoothed weights, and their traces."""
+def _importance(problem, modes, n_draws, observed, seed):
+    """Draws of the mixture of the modes' Gaussians, resampled with smoothed weights, and what is kept of each."""
     g = np.random.default_rng(seed)
     share = np.array([m.log_evidence for m in modes])
     share = np.exp(share - share.max())
@@ -218,8 +229,8 @@ def _importance(problem, modes, n_draws, seed):
     counts = g.multinomial(size, share)
     y = np.concatenate([law.sample(n, g)[0] for law, n in zip(laws, counts, strict=True)])
     log_q = np.logaddexp.reduce([law.log_prob(y) + math.log(s) for law, s in zip(laws, share, strict=True)])
-    traces, log_p = zip(*(problem.trace(torch.from_numpy(x)) for x in y), strict=True)
-    log_w = np.nan_to_num(np.array(log_p) - log_q, nan=-np.inf)
+    kept = [problem.evaluate(torch.from_numpy(x), observed) for x in y]
+    log_w = np.nan_to_num(np.array([r[3] for r in kept]) - log_q, nan=-np.inf)
     log_w, k_hat = pareto_smoothed(log_w)
     notes = []
     if k_hat > TAIL:  # a few draws would stand for all: temper the weights until a sixth of them count
@@ -227,7 +238,7 @@ def _importance(problem, modes, n_draws, seed):
         log_w, notes = _tempered(log_w, size / 6), [note]
     weight = np.exp(log_w - np.logaddexp.reduce(log_w))
     rows = g.choice(size, size=n_draws, p=weight / weight.sum())
-    return torch.from_numpy(y[rows]), [traces[i] for i in rows], k_hat, notes
+    return torch.from_numpy(y[rows]), [kept[i] for i in rows], k_hat, notes
 
 
 def _tempered(log_w: np.ndarray, effective: float) -> np.ndarray:

@@ -39,6 +39,11 @@ def _bounds(support) -> str:
     return "unit" if support is constraints.unit_interval else ""
 
 
+def _deterministic(site) -> bool:
+    """Whether a site was made by `pyro.deterministic`."""
+    return site["type"] == "sample" and site["infer"].get("_deterministic", False)
+
+
 class SmallProblem:
     """Log density of `model(*args)` with its slopes.
 
@@ -58,7 +63,7 @@ class SmallProblem:
             pyro.set_rng_seed(seed)
             trace = poutine.trace(model).get_trace(*args)
         for name, s in trace.nodes.items():
-            if s["type"] != "sample" or s["is_observed"] or s["infer"].get("_deterministic", False):
+            if s["type"] != "sample" or s["is_observed"] or _deterministic(s):
                 continue
             if isinstance(s["fn"], poutine.subsample_messenger._Subsample):
                 continue
@@ -137,13 +142,37 @@ class SmallProblem:
         with torch.no_grad():
             return float(self.log_joint(y))
 
-    def trace(self, y):
-        """Trace of the model with the densities of its sites, and log p(data, y)."""
+    def evaluate(self, y, observed: str):
+        """What is kept of a draw.
+
+        Returns
+        -------
+        sites : {name: value}, with what `pyro.deterministic` records
+        log_prior : {name: log density of a latent site}
+        log_likelihood : of each observation of the site `observed`
+        log_joint : log p(data, y)
+        """
         with torch.no_grad():
-            values, log_slope = self.values(y)
-            trace = trace_model(self.model, self.args, values)
-            trace.compute_log_prob()
-            return trace, float(trace.log_prob_sum() + log_slope)
+            trace, log_slope = self._trace(y)
+        nodes = trace.nodes
+        recorded = [k for k, s in nodes.items() if k in self.sites or _deterministic(s)]
+        return (
+            {k: nodes[k]["value"] for k in recorded},
+            {k: nodes[k]["log_prob"].sum() for k in self.sites},
+            nodes[observed]["log_prob"],
+            float(trace.log_prob_sum() + log_slope),
+        )
+
+    def replicate(self, y, observed: str):
+        """A draw of what might have been observed at y."""
+        with torch.no_grad():
+            return self._trace(y)[0].nodes[observed]["fn"].sample()
+
+    def _trace(self, y):
+        values, log_slope = self.values(y)
+        trace = trace_model(self.model, self.args, values)
+        trace.compute_log_prob()
+        return trace, log_slope
 
     def log_slope(self, z):
         """log |∂y/∂z|: what turns a density of y into one of z."""

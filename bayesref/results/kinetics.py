@@ -2,9 +2,11 @@
 
 rates.csv           each parameter: mean, sd, median, 90 % highest-density interval
 occupancies.csv     each delay and state: by the scheme, and unrestrained
-kinetics.png        occupancies over time with 90 % bands, beside unrestrained ones
-rates.png           posterior of each rate, and of pairs
-posterior.nc        draws (ArviZ reads it), with coordinates delay and state
+sensitivity.csv     each parameter: what becomes of it when its prior is half or twice as strong
+predictive.csv      each delay: size of the difference as measured, and as the model would give it
+kinetics.png, rates.png, scheme.png, predictive.png      see `kinetics_plots`
+state_NAME.cif      structure of each state
+posterior.nc        draws, log likelihood, data and replicates (ArviZ reads it), by delay, state, transition and hkl
 run.json            options, evidence, comparison of schemes, notes
 """
 
@@ -15,22 +17,10 @@ import pandas as pd
 import torch
 
 from bayesref.io.atomic import atomic_path
+from bayesref.io.structure import write_structure
 from bayesref.results.inference_data import write_posterior
-from bayesref.results.plots import BLUE, GREY, ORANGE, _styled
-
-COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY)
-MASS = 0.9
-
-
-def interval(x: np.ndarray, mass: float = MASS) -> tuple[float, float]:
-    """Shortest interval that holds `mass` of the draws."""
-    x = np.sort(np.asarray(x, dtype=float))
-    n = max(1, int(np.ceil(mass * len(x))))
-    if n >= len(x):
-        return float(x[0]), float(x[-1])
-    width = x[n:] - x[: len(x) - n]
-    i = int(width.argmin())
-    return float(x[i]), float(x[i + n])
+from bayesref.results.kinetics_plots import plot_occupancies, plot_predictive, plot_rates, plot_scheme
+from bayesref.results.statistics import interval
 
 
 def parameter_table(sites: dict[str, torch.Tensor]) -> pd.DataFrame:
@@ -69,64 +59,8 @@ def occupancy_table(t, names, kinds: dict[str, torch.Tensor]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@_styled
-def plot_occupancies(t, names, curve_t, curve, points, path) -> None:
-    """Bands of the scheme's occupancies (draw, curve time, state); points of unrestrained ones (draw, time, state)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
-    t = np.asarray(t)
-    for j, (state, colour) in enumerate(zip(names, COLOURS * 3, strict=False)):
-        low, high = np.quantile(curve[:, :, j], [0.05, 0.95], axis=0)
-        axis.fill_between(curve_t, low, high, color=colour, alpha=0.25, lw=0)
-        axis.plot(curve_t, np.median(curve[:, :, j], axis=0), color=colour, label=state)
-        if points is not None:
-            x = points[:, :, j].numpy()
-            ends = np.array([interval(x[:, i]) for i in range(len(t))]).T
-            middle = np.median(x, axis=0)
-            at = t * (1 + 0.04 * (j - 0.5 * (len(names) - 1)))  # side by side
-            bars = np.abs(ends - middle)
-            axis.errorbar(at, middle, bars, fmt="o", ms=4, lw=1, color=colour, mec="white", mew=0.5)
-    title = "scheme: median and 90 % band" + ("; points: no scheme, 90 %" if points is not None else "")
-    axis.set(xscale="log", xlabel="delay (s)", ylabel="occupancy", ylim=(-0.02, 1.02), title=title)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-@_styled
-def plot_rates(sites: dict[str, torch.Tensor], path) -> None:
-    """Histograms of the rates and of α, and scatter of each pair."""
-    from matplotlib.figure import Figure
-
-    columns = {k: np.log10(x.numpy()) for k, x in sites.items() if k.startswith("k ")}
-    if "activation" in sites:
-        columns["activation"] = sites["activation"].numpy()
-    n = len(columns)
-    figure = Figure(figsize=(2.6 * n + 0.6, 2.4 * n + 0.4), layout="constrained")
-    axes = figure.subplots(n, n, squeeze=False)
-    labels = {k: f"log₁₀ {k} (1/s)" if k.startswith("k ") else k for k in columns}
-    for i, (a, x) in enumerate(columns.items()):
-        for j, (b, y) in enumerate(columns.items()):
-            axis = axes[i][j]
-            if j > i:
-                axis.set_axis_off()
-            elif i == j:
-                axis.hist(x, 30, color=BLUE, alpha=0.7)
-                axis.set_yticks([])
-            else:
-                axis.plot(y, x, ".", ms=2, color=BLUE, alpha=0.5)
-            if i == n - 1:
-                axis.set_xlabel(labels[b])
-            if j == 0 and i > 0:
-                axis.set_ylabel(labels[a])
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
 def write_kinetics(
-    posterior, free, kinetics, series, curve_t, curve, out: Path
+    posterior, free, kinetics, series, curve_t, curve, out: Path, checks=(), priors=(), crystals=None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables, pictures and draws; returns the tables of parameters and of occupancies.
 
@@ -134,36 +68,75 @@ def write_kinetics(
     ----------
     posterior : SmallPosterior of the scheme; `free` that of unrestrained occupancies, or None
     curve_t, curve : delays (n,) and occupancies (draw, n, state) between the measured ones
+    checks, priors : rows of `predictive_checks` and `prior_sensitivity`
+    crystals : {state: Crystal}
     """
     names = kinetics.occupied
     kinds = {"scheme": posterior.sites["occupancy"]}
     if free is not None:
         kinds["unrestrained"] = free.sites["occupancy"]
     rates, occupancies = parameter_table(posterior.sites), occupancy_table(series.t, names, kinds)
-    for name, frame in (("rates", rates), ("occupancies", occupancies)):
+    tables = {"rates": rates, "occupancies": occupancies}
+    tables |= {"sensitivity": pd.DataFrame(priors)} if priors else {}
+    tables |= {"predictive": pd.DataFrame(checks)} if checks else {}
+    for name, frame in tables.items():
         with atomic_path(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
     plot_occupancies(series.t, names, curve_t, curve, kinds.get("unrestrained"), out / "kinetics.png")
     plot_rates(posterior.sites, out / "rates.png")
-    write_posterior({"posterior": _dataset(posterior, series, names, kinetics.ground)}, out / "posterior.nc")
+    plot_scheme(kinetics, rates, out / "scheme.png")
+    if checks:
+        plot_predictive(checks, out / "predictive.png")
+    for name, crystal in (crystals or {}).items():
+        with atomic_path(out / f"state_{name}.cif") as temporary:
+            write_structure(crystal, temporary)
+    write_posterior(_datasets(posterior, series, kinetics), out / "posterior.nc")
     return rates, occupancies
 
 
-def _dataset(posterior, series, names, dark):
+def _datasets(posterior, series, kinetics):
     import xarray
 
     variables = {}
     for name, x in posterior.sites.items():
-        dims = (
-            ("delay", "state") if name == "occupancy" else tuple(f"{name}_dim_{i}" for i in range(x.ndim - 1))
-        )
+        dims = ("delay", "state") if name == "occupancy" else _own_dims(name, x.ndim - 1, series)
         variables[name.replace(" ", "_").replace("->", "_to_")] = (("chain", "draw", *dims), x.numpy()[None])
-    coordinates = {"delay": series.t.numpy(), "state": list(names)}
-    attributes = {"log_evidence": posterior.log_evidence, "dark": dark}
-    return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+    known = [k for k in kinetics.rates if f"k {k}" in posterior.sites]
+    if known:
+        k = torch.stack([posterior.sites[f"k {name}"] for name in known], -1)
+        variables["rate"] = (("chain", "draw", "transition"), k.numpy()[None])
+    coordinates = {"delay": series.t.numpy(), "state": list(kinetics.occupied), "transition": known}
+    attributes = {"log_evidence": posterior.log_evidence, "dark": kinetics.structures[kinetics.ground]}
+    asu, dataset = series.asu, {"dataset": list(series.names)}
+    by_hkl = {x: (("hkl",), asu.hkl[:, i].numpy()) for i, x in enumerate("HKL")}
+    by_hkl["dHKL"] = (("hkl",), asu.dHKL.numpy())
+    sigma = {"SIGF": (("hkl", "dataset"), series.SIGF.numpy())}
+    likelihood = {"F_obs": (("chain", "draw", "hkl"), _float32(posterior.log_likelihood)[None])}
+    groups = {
+        "posterior": xarray.Dataset(variables, coords=coordinates, attrs=attributes),
+        "log_likelihood": xarray.Dataset(likelihood),
+        "observed_data": xarray.Dataset({"F_obs": (("hkl", "dataset"), series.F.numpy())}, coords=dataset),
+        "constant_data": xarray.Dataset(by_hkl | sigma, coords=dataset),
+    }
+    if posterior.replicates is not None:
+        many = (("chain", "draw", "hkl", "dataset"), _float32(posterior.replicates)[None])
+        groups["posterior_predictive"] = xarray.Dataset({"F_obs": many}, coords=dataset)
+    return groups
+
+
+def _float32(x: torch.Tensor) -> np.ndarray:
+    return x.numpy().astype(np.float32)
+
+
+def _own_dims(name, n, series):
+    return ("delay",) if n == 1 and name in ("log_scale", "falloff", "log_own", "uneven") else tuple(
+        f"{name}_dim_{i}" for i in range(n)
+    )  # fmt: skip
 
 
 def log_times(t, n: int = 80) -> np.ndarray:
     """Delays between the first and the last measured, even in their logarithm, half a decade beyond each."""
     positive = np.asarray(t)[np.asarray(t) > 0]
+    if not len(positive):
+        return np.linspace(float(np.min(t)), 1.0, n)
     return np.geomspace(positive.min() / 3, positive.max() * 3, n)

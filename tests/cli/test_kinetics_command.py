@@ -57,8 +57,34 @@ def test_occupancies_by_scheme_and_without(results):
 def test_files(results):
     record = json.loads((results / "run.json").read_text())
     assert record["comparison"][0]["verdict"] == "best"
-    for name in ("kinetics.png", "rates.png", "posterior.nc"):
+    for name in ("kinetics.png", "rates.png", "scheme.png", "predictive.png", "posterior.nc", "state_B.cif"):
         assert (results / name).stat().st_size > 1000
+    assert all(0.01 < row["p"] < 0.99 for row in record["predictive_checks"])
+    assert not any(row["matters"] for row in record["prior_sensitivity"] if row["parameter"] == "k B->A")
+
+
+def test_draws_are_named_by_delay_state_and_transition(results):
+    import xarray
+
+    with xarray.open_dataset(results / "posterior.nc", group="posterior") as draws:
+        assert list(draws["state"].values) == ["B", "A"]
+        assert draws["rate"].dims == ("chain", "draw", "transition")
+        assert draws["transition"].values[0] == "B->A"
+        assert draws["log_own"].dims == ("chain", "draw", "delay")
+    with xarray.open_dataset(results / "posterior.nc", group="log_likelihood") as ll:
+        assert ll["F_obs"].dims == ("chain", "draw", "hkl")
+
+
+def test_the_design_of_an_experiment(series, tmp_path):
+    code = run("kinetics", series / "series.toml", "--out", tmp_path / "k", "--starts", 1, "--draws", 60,
+               "--no-unrestrained", "--quiet", "--response", "gaussian=50us*1.5", "--efficiency", "B->A",
+               "--uneven-light", "--unreacted", "B=0.0", "--fix", "activation=0.25",
+               "--expected-time", "3ms*10")  # fmt: skip
+    assert code == 0
+    table = pd.read_csv(tmp_path / "k" / "rates.csv").set_index("parameter")
+    assert "activation" not in table.index
+    assert {"width", "efficiency B->A", "unevenness"} <= set(table.index)
+    assert 0.5 < table.loc["k B->A", "median"] / RATE < 2
 
 
 def test_by_options_instead_of_a_file(series, tmp_path):
@@ -77,6 +103,10 @@ def test_by_options_instead_of_a_file(series, tmp_path):
         (["--dark", "{s}/dark.mtz", "--light", "{s}/light_1.mtz"], "DELAY=FILE"),
         (["--dark", "{s}/dark.mtz", "--light", "soon={s}/light_1.mtz"], "soon"),
         (["{s}/none.toml"], "no series file"),
+        (["{s}/series.toml", "--response", "gaussian"], "takes width"),
+        (["{s}/series.toml", "--response", "gaussian=soon"], "soon"),
+        (["{s}/series.toml", "--efficiency", "A->B"], "no such reaction"),
+        (["{s}/series.toml", "--fix", "activation"], "NAME=VALUE"),
         (["{s}/series.toml", "--dark", "{s}/dark.mtz"], "not both"),
         (["{s}/series.toml", "--scheme", "B -> X"], "state X without a structure"),
         (["{s}/series.toml", "--scheme", "B -> "], "the arrow after 'B' has no target"),
