@@ -11,6 +11,7 @@ function here is the identity.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -170,5 +171,10 @@ def _lost() -> Iterator[None]:
     except RuntimeError as e:
         raise ProcessLost(
             f"One of the {size()} processes of this run has ended or cannot be reached "
-            f"(process {rank()} was waiting for it: {str(e).splitlines()[0][:120]})."
+            f"(process {rank()} was waiting for it: {_reason(e)})."
         ) from e
+
+
+def _reason(e: Exception) -> str:
+    """First line of an error, without the place in the source of the library it comes from."""
+    return re.sub(r"^\[[^]]*\.cc:\d+\] ", "", str(e).strip().partition("\n")[0])
