@@ -61,16 +61,24 @@ def _merge(settings: MergeSettings) -> None:
     fitted = obs if held_out is None else obs.subset(~held_out)
     progress = None if settings.quiet else console
     posterior = run_fit(settings, fitted, program, {**options, "checkpoint": checkpoint}, progress)
+    posterior = replace(posterior, family=settings.posterior)
     console.print(
         f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
     )
     console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
+    for line in program.report(posterior):
+        console.print(line)
     results = cross_validate(settings, posterior, obs, held_out, program, options, checkpoint)
     if results is None:
         return
     results = replace(results, extras=extras)
     for name, t in results.tables.items():
         console.print(statistics_table(name, t), "")
+    if "posterior" in results.figures:
+        lost = "{gap:,.1f} log units of ELBO, {gap_mean:.4f} per reflection".format(
+            **results.figures["posterior"]
+        )
+        console.print(f"Amplitudes as {settings.posterior} laws lose {lost}.")
     for line in intensity_lines(results.figures):
         console.print(line)
     write_all(results, out, asdict(settings), settings.seed)
@@ -184,6 +192,8 @@ def cross_validate(
     if not halves:
         z, label = ((obs.I - predictions.I) / predictions.SIGI).numpy(), "(I - I expected)/σ of spots"
     figures = {name: {k: float(v) for k, v in t.iloc[-1].items()} for name, t in tables.items()}
+    if amplitudes.gap is not None:
+        figures["posterior"] = {"gap": float(amplitudes.gap.sum()), "gap_mean": float(amplitudes.gap.mean())}
     figures |= {f"intensities_{k}": intensity_figures(asu, amplitudes, k) for k in range(asu.n_dataset)}
     return MergeResults(
         posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures

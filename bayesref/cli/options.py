@@ -155,6 +155,11 @@ class MergeSettings:
         ),
     ] = None
 
+    posterior: Annotated[
+        Literal["exact", "truncated-normal", "folded-normal", "rice", "gamma"],
+        INFERENCE(help="Law of the amplitudes: exact, or the closest of a parametric family, to compare."),
+    ] = "exact"
+
     half_datasets: Annotated[
         int,
         CROSS(metavar="N", min=0, help="Merge random halves of the images, N times: CC1/2 and calibration."),

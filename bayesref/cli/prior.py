@@ -23,6 +23,7 @@ from bayesref.cli.options import MergeSettings
 from bayesref.crystal.free_flags import free_flags
 from bayesref.data.observations import Observations
 from bayesref.distributions import ReferenceLaplace, ReferenceNormal, ReferenceStudentT
+from bayesref.inference.posterior import Posterior
 from bayesref.io.reference import model_reference, read_reference
 from bayesref.results.extras import copied_flags, read_flags
 
@@ -63,6 +64,19 @@ class Prior:
             raise InputError(f"The model {self.page} needs a reference; give --prior-mtz or --prior-model.")
         return partial(model, **self.given) if self.given else model
 
+    def report(self, posterior: Posterior) -> list[str]:
+        """The correlation with the reference by resolution, where the page has one."""
+        if not {"D_logit", "D_shape"} <= set(posterior.latents.sites):
+            return []
+        values, asu = posterior.latents.unpack(posterior.mean), posterior.obs.asu
+        ref = self.given["reference"](asu)
+        D = torch.sigmoid(values["D_logit"] + ref.basis @ values["D_shape"])
+        order = asu.dHKL.argsort(descending=True)
+        bins = [
+            f"{float(D[r].mean()):.3f} to {float(asu.dHKL[r].min()):.2f} Å" for r in order.tensor_split(5)
+        ]
+        return [f"Correlation D with the reference: {', '.join(bins)}.\n"]
+
 
 def amplitude_prior(settings: MergeSettings, obs: Observations) -> Prior:
     """Page and reference for --prior, --prior-mtz, --prior-columns and --prior-model.
@@ -84,7 +98,10 @@ def amplitude_prior(settings: MergeSettings, obs: Observations) -> Prior:
         page, given = "merge_reference_rice", {"reference": reference}
         if kind in LAWS:
             page, given = "merge_reference", given | {"law": LAWS[kind]}
-    return Prior(page if settings.model == DEFAULT_PAGE else settings.model, given, (note,))
+    notes = (note,)
+    if settings.half_datasets:
+        notes += ("Both halves know the reference: their agreement is not that of the data alone.",)
+    return Prior(page if settings.model == DEFAULT_PAGE else settings.model, given, notes)
 
 
 def _kind(s: MergeSettings) -> str:

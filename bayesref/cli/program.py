@@ -41,12 +41,14 @@ class Program:
     scale : its scale
     fixed : values of the sites that are not inferred
     notes : sentences for the user about choices made on the way
+    report : function of the posterior: sentences about what was learned of the prior
     """
 
     model: Callable
     scale: Scale
     fixed: dict[str, torch.Tensor]
     notes: tuple[str, ...] = ()
+    report: Callable = lambda posterior: ()
 
 
 def comma_list(text: str | None) -> list[str]:
@@ -65,7 +67,7 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     model = prior.bind(programs.load(prior.page))
     _check_signature(model, prior.page)
     scale, notes = build_scale(settings, obs)
-    return Program(model, scale, fixed_sites(settings, model, obs, scale), prior.notes + notes)
+    return Program(model, scale, fixed_sites(settings, model, obs, scale), prior.notes + notes, prior.report)
 
 
 def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tuple[str, ...]]:

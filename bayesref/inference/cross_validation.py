@@ -13,7 +13,7 @@ quadrature nodes: z is exact for every spot, and unit normal where the error mod
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.special import ndtr, ndtri, stdtr
@@ -86,7 +86,7 @@ def _half_amplitudes(posterior, half, refit, seed) -> Amplitudes:
     if refit is None:
         return posterior.amplitudes(half, seed=seed)
     with _priors_kept(posterior.args):
-        return refit(half).amplitudes(half, seed=seed)
+        return replace(refit(half), family=posterior.family).amplitudes(half, seed=seed)
 
 
 @contextmanager
