@@ -12,6 +12,7 @@ _HOME = {
     "BoxResponse": "kinetics.response",
     "Crystal": "crystal.atoms",
     "DatasetTree": "inference.tree_datasets",
+    "DatasetTree": "inference.tree_datasets",
     "Design": "kinetics.design",
     "ExponentialGaussianResponse": "kinetics.response",
     "Falloff": "scaling.falloff",

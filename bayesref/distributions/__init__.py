@@ -10,6 +10,7 @@ from bayesref.distributions.shared_error import SharedError
 from bayesref.distributions.spot_intensity import SpotIntensity
 from bayesref.distributions.truncated_normal import TruncatedNormal
 from bayesref.distributions.wilson import Wilson
+from bayesref.distributions.wilson_tree import WilsonTree
 
 __all__ = [
     "AmplitudePosterior",
@@ -23,6 +24,7 @@ __all__ = [
     "SpotIntensity",
     "TruncatedNormal",
     "Wilson",
+    "WilsonTree",
     "bracket",
     "french_wilson",
     "legendre",

@@ -48,6 +48,10 @@ class WilsonTree(TorchDistribution):
         """Of each row on its own, batch shape (hkl,)."""
         return Wilson(self.epsilon, self.centric, validate_args=False)
 
+    def interval(self, drop):
+        """Limits (lo, hi) of F beyond which the density of a row alone is more than `drop` below its maximum."""
+        return self.marginal.interval(drop)
+
     def given(self, parent_F) -> RiceWoolfson:
         """Of each row given the amplitudes of the parents, (*sample, hkl); those of roots are ignored."""
         V = self.epsilon * (1 - self.r**2)

@@ -78,6 +78,7 @@ class Latents:
                 f"The model samples {', '.join(sites) or 'nothing'}; it must sample amplitudes at the site 'F' and "
                 "observe intensities at the site 'I' (see models/merge.py)."
             )
+        self.amplitudes = sites[AMPLITUDE]["fn"]  # their prior, at a draw of the other sites
         self.sites: dict[str, Site] = {}
         n = 0
         for name, s in sites.items():

@@ -21,8 +21,9 @@ from scipy.special import ndtr, ndtri, stdtr
 from bayesref._checks import InputError
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
-from bayesref.inference.collapsed import Collapsed, Span, split
+from bayesref.inference.collapsed import Span, split
 from bayesref.inference.posterior import Amplitudes, Posterior
+from bayesref.inference.tree import collapse
 
 CHUNK = 4_000  # spots handled at a time: arrays (node, spot) of 2 MB
 OUTLIER_FACTOR = 3.0  # an error with over this many times the usual sd is an outlier's
@@ -162,9 +163,10 @@ def predict(posterior: Posterior, obs: Observations | None = None) -> Prediction
     fitted, obs = posterior.obs, posterior.obs if obs is None else obs
     seen = _is_among(obs, fitted)
     values = posterior.latents.unpack(posterior.mean)
-    collapsed = Collapsed(posterior.model, fitted, posterior.args, posterior.latents)
+    collapsed = collapse(posterior.model, fitted, posterior.args, posterior.latents)
     pieces, hkl, spot = [], 0, 0
-    for piece in split(obs, CHUNK):
+    # Related reflections stay in one piece.
+    for piece in getattr(collapsed, "cut", split)(obs, n=CHUNK):
         rows = slice(spot, spot + len(piece))
         known = fitted.slice_reflections(hkl, hkl + len(piece.asu))
         pieces.append(_predict_piece(collapsed, known, piece, seen[rows], values))
@@ -188,7 +190,7 @@ def _predict_piece(collapsed, known, piece, seen, values):
         log_p = law.log_prob(piece.I)
         (psi,) = torch.autograd.grad(log_p.sum(), law.loc, retain_graph=True)
     if int(seen.sum()) == len(known):
-        density = trace.nodes[AMPLITUDE]["fn"].log_prob(F).index_add(1, piece.hkl_id, seen * log_p)
+        density = _log_prior(collapsed, known, values, F, trace).index_add(1, piece.hkl_id, seen * log_p)
     else:
         density = collapsed.log_density(known, values, F)
     density = span.posterior(density, slope).log_weight[:, piece.hkl_id]
@@ -205,6 +207,13 @@ def _predict_piece(collapsed, known, piece, seen, values):
         blank = (complete * (law.components(piece.I)[1] - log_p).exp()).sum(0)
     outlier = blank + (1 - blank) * _wide_error(law, complete, r)
     return K * m2, variance.sqrt(), K, precision.clamp(min=0), blank, _z(law, others, piece.I), outlier
+
+
+def _log_prior(collapsed, known, values, F, trace):
+    """Of each amplitude, given the spots of others where these are related to it."""
+    if hasattr(collapsed, "family"):
+        return collapsed.family(known, values).log_prior(F)
+    return trace.nodes[AMPLITUDE]["fn"].log_prob(F)
 
 
 def _wide_error(law, weight, r):

@@ -2,6 +2,7 @@
 
     1. rounds: E-step; L-BFGS in the scale on the surrogate; L-BFGS in the error model on the exact likelihood;
        now and then the curvature, which preconditions the next rounds and re-estimates the prior sds of the scale
+       (related datasets independent; `inference.tree` ties them at the end of the rounds)
     2. polish: L-BFGS in everything on the exact likelihood, in coordinates u, z = z₀ + L u, L Lᵀ = H⁻¹
     3. posterior: Normal(m, H⁻¹); its ELBO from a few fixed draws, for which the amplitudes add no noise
 
@@ -18,10 +19,10 @@ import torch
 from bayesref.guides.latents import Latents
 from bayesref.inference import distributed
 from bayesref.inference.checkpoint import Checkpoint
-from bayesref.inference.collapsed import Collapsed
 from bayesref.inference.curvature import inverse_root, log_det, precision, scale_sites
 from bayesref.inference.fit_state import FitState, Identity
 from bayesref.inference.posterior import Posterior
+from bayesref.inference.tree import collapse
 
 
 def fit_deterministic(
@@ -42,7 +43,7 @@ def fit_deterministic(
     """
     latents = Latents(model, (obs, *args))
     z = distributed.from_first(lambda: latents.initial(args))
-    collapsed = Collapsed(model, obs, args, latents)
+    collapsed = collapse(model, obs, args, latents, tied=False)
     if not latents.n:
         value = collapsed.refresh(z)
         return Posterior(
@@ -53,6 +54,7 @@ def fit_deterministic(
     try:
         s.open()
         _rounds(s, rounds)
+        _tie(s)
         converged, gain = _polish(s, polish, tolerance)
         reason = f"a Newton step would gain {gain:.2g} log units" + ("" if converged else ", more than asked")
         s.do(lambda: collapsed.refresh(s.z, warm=True))
@@ -95,6 +97,18 @@ def _rounds(s: FitState, rounds: int) -> None:
             s.minimize(s.collapsed.surrogate, s.mine, s.root, 12)
 
 
+def _tie(s: FitState, rounds: int = 2) -> None:
+    """Related datasets, independent so far, become so: what ties them first, then all else from there."""
+    if not hasattr(s.collapsed, "tie"):
+        return
+    s.collapsed.tie()
+    for _ in range(rounds):
+        s.refresh(float("nan"), warm=False)
+        if len(s.rest):
+            s.minimize(s.fixed_scale(), s.rest, Identity(len(s.rest)), 10)
+        s.adapt()
+
+
 def _polish(s: FitState, runs: int, tolerance: float) -> tuple[bool, float]:
     """L-BFGS in all latents on the exact likelihood, until the Newton decrement is small.
 
@@ -118,7 +132,7 @@ def _polish(s: FitState, runs: int, tolerance: float) -> tuple[bool, float]:
 def with_elbo(posterior: Posterior, n_draws: int, seed: int) -> Posterior:
     """E_q[log p(I, z)] + entropy from antithetic fixed draws, whose spread gives the error."""
     lin = posterior.linearized()
-    collapsed = Collapsed(lin.model, lin.obs, lin.args, lin.latents)
+    collapsed = collapse(lin.model, lin.obs, lin.args, lin.latents)
     collapsed.refresh(posterior.mean)
     draws = posterior.draw(max(1, n_draws // 2), seed)
     pairs = [0.5 * (collapsed.value(z) + collapsed.value(2 * posterior.mean - z)) for z in draws]

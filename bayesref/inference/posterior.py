@@ -16,7 +16,7 @@ from bayesref.distributions.families import fit_family
 from bayesref.guides.latents import Latents
 from bayesref.inference import distributed
 from bayesref.inference.arrow import ArrowRoot
-from bayesref.inference.collapsed import Collapsed
+from bayesref.inference.tree import collapse
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Posterior:
         obs = self.obs if obs is None else obs
         me = self.linearized()
         zs = self.draw(n_draws, seed) if n_draws > 1 else self.mean[None]
-        collapsed = Collapsed(me.model, obs, me.args, me.latents)
+        collapsed = collapse(me.model, obs, me.args, me.latents)
         g = torch.Generator().manual_seed(seed + 1)
         u = torch.rand(len(zs), -(-n_samples // len(zs)), len(obs.asu), generator=g)
         u = distributed.my_part(u, sum(len(p.asu) for p in collapsed.pieces), dim=-1)
