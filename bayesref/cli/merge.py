@@ -3,7 +3,6 @@
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import count
 
 import torch
 from rich.console import Console
@@ -17,6 +16,7 @@ from bayesref.cli.resume import prepare, stoppable
 from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
 from bayesref.data.observations import Observations
 from bayesref.inference import distributed
+from bayesref.inference.checkpoint import fingerprint
 from bayesref.inference.cross_validation import half_datasets, hold_out, predict
 from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Posterior
@@ -176,7 +176,7 @@ def cross_validate(
     amplitudes = posterior.amplitudes(n_samples=settings.samples, seed=settings.seed)
     refit = None
     if settings.refit:
-        refit = partial(_refit, program, options, checkpoint, count(1))
+        refit = partial(_refit, program, options, checkpoint, posterior)
     halves = half_datasets(posterior, settings.half_datasets, settings.seed, refit)
     if not distributed.is_first():
         return None
@@ -200,9 +200,10 @@ def cross_validate(
     )  # fmt: skip
 
 
-def _refit(program, options, checkpoint, numbers, half) -> Posterior:
-    """Fit a half, with a checkpoint of its own."""
-    own = None if checkpoint is None else replace(checkpoint, name=f"half-{next(numbers)}")
+def _refit(program, options, checkpoint, posterior, half) -> Posterior:
+    """Fit a half, with a checkpoint of its own; it starts where the fit of all spots ended, which its name says."""
+    name = f"half-{fingerprint(posterior.mean, half)[:12]}"
+    own = None if checkpoint is None else replace(checkpoint, name=name)
     return fit(program.model, half, program.scale, fixed=program.fixed, checkpoint=own, **options)
 
 

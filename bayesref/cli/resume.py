@@ -59,6 +59,8 @@ def prepare(settings: MergeSettings, console: Console) -> tuple[Path, Checkpoint
         console.print(f"There is no checkpoint in {folder} yet; starting from the beginning.")
     only_ours = settings.resume and (found or _is_empty(settings.out))
     out = distributed.from_first(lambda: prepare_output(settings.out, settings.overwrite or only_ours))
+    if distributed.is_first() and not settings.resume:
+        checkpoint.clear()
     return out, checkpoint if every != 0 else None
 
 

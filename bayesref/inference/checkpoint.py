@@ -160,6 +160,11 @@ class Checkpoint:
                 "anew without it."
             )
 
+    def clear(self) -> None:
+        """Delete the checkpoints of all fits in the folder."""
+        for path in Path(self.folder).glob("*.json"):
+            replace(self, name=path.stem).remove()
+
     def remove(self) -> None:
         """Delete the files of this fit, if there are any."""
         self.path.unlink(missing_ok=True)
