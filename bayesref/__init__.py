@@ -38,6 +38,7 @@ _HOME = {
     "arrhenius": "kinetics.temperature",
     "States": "refinement.states",
     "TimeSeries": "data.series",
+    "TwinnedData": "refinement.twin_data",
     "back_project": "fourier",
     "build_restraints": "restraints.restraints",
     "draw_density": "fourier.draw",

@@ -60,6 +60,11 @@ class MergedData:
         return replace(self, asu=self.asu.subset(rows), **picked)
 
     @property
+    def measured(self) -> torch.Tensor:
+        """(hkl,) bool: all but what is there for the sake of others, see `refinement.twin_data`."""
+        return torch.ones(len(self), dtype=torch.bool)
+
+    @property
     def F_obs(self) -> torch.Tensor:
         """Amplitudes for R factors, (hkl,): F as measured, or √max(I, 0)."""
         return self.value if self.kind == "F" else self.value.clamp(min=0).sqrt()

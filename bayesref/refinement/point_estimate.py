@@ -213,10 +213,10 @@ def _row(target, z, cycle, found, seconds):
 @torch.no_grad()
 def r_factors(target: Target, z) -> dict[str, float]:
     """Σ | |F_obs| - G | / Σ |F_obs| of the work set, "R", and of the free set, "R_free" (NaN without one)."""
-    d = target.data
-    G, _ = target.expected(target.latents.unpack(z))
+    d, values = target.data, target.latents.unpack(z)
+    G = target.explained(target.expected(values)[0], values)
     difference, Fo = (d.F_obs - G).abs(), d.F_obs
-    sets = {"R": ~d.free, "R_free": d.free}
+    sets = {"R": d.measured & ~d.free, "R_free": d.measured & d.free}
     return {
         k: float(difference[r].sum() / Fo[r].sum()) if bool(r.any()) else float("nan")
         for k, r in sets.items()

@@ -84,20 +84,29 @@ class Target:
         rows : (hkl,) bool, reflections that count (default: the work set)
         tempering : factor on the log likelihood
         """
-        d, rows = self.data, ~self.data.free if rows is None else rows
+        rows = ~self.data.free if rows is None else rows
         z = z.detach().requires_grad_()
         values = self.latents.unpack(z)
         if sites is not None:
             values = {k: v if k in sites else v.detach() for k, v in values.items()}
         trace = self.trace(values)
         law = trace.nodes[AMPLITUDE]["fn"]
-        each = log_evidence(
-            law.loc[rows], law.scatter[rows], d.asu.centric[rows], d.value[rows], d.sigma[rows], d.kind
-        )
         priors = {k: trace.nodes[k]["fn"] for k in values}
-        value = tempering * each.sum() + self._log_prior(z, values, priors, sites)
+        likelihood = self.log_likelihood(law, values, rows)
+        value = tempering * likelihood + self._log_prior(z, values, priors, sites)
         (grad,) = torch.autograd.grad(value, z)
         return float(value.detach()), grad
+
+    def log_likelihood(self, law, values, rows) -> torch.Tensor:
+        """log p(y) of the rows that count, given the law of their amplitudes."""
+        d = self.data
+        return log_evidence(
+            law.loc[rows], law.scatter[rows], d.asu.centric[rows], d.value[rows], d.sigma[rows], d.kind
+        ).sum()
+
+    def explained(self, G, values) -> torch.Tensor:
+        """What stands beside F_obs in R factors, (hkl,): G, unless crystals are twinned."""
+        return G
 
     def _log_prior(self, z, values, priors, sites):
         """log p of the sites that move; the others add a constant."""

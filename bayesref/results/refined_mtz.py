@@ -49,10 +49,11 @@ def _phase(target, values):
 def write_maps(target, z, path: str | Path) -> None:
     """Data, posterior amplitudes, map coefficients and flags as an MTZ."""
     data, c = target.data, map_coefficients(target, z)
+    value, sigma = (torch.where(data.measured, x, torch.nan) for x in (data.value, data.sigma))
     phase = torch.rad2deg(c["PHIC"])
     columns = {
-        ("I" if data.kind == "I" else "FP", "J" if data.kind == "I" else "F"): data.value,
-        ("SIGI" if data.kind == "I" else "SIGFP", "Q"): data.sigma,
+        ("I" if data.kind == "I" else "FP", "J" if data.kind == "I" else "F"): value,
+        ("SIGI" if data.kind == "I" else "SIGFP", "Q"): sigma,
         ("F", "F"): c["F"], ("SIGF", "Q"): c["SIGF"], ("FC", "F"): c["FC"], ("PHIC", "P"): phase,
         ("FOM", "W"): c["FOM"], **_signed("FWT", "PHWT", c["FWT"], phase),
         **_signed("DELFWT", "PHDELWT", c["DELFWT"], phase), ("FreeR_flag", "I"): (~data.free).double(),

@@ -1,6 +1,6 @@
 """How well a model explains merged data, by resolution.
 
-    R = Σ | |F_obs| - G | / Σ |F_obs|            G = D |F_calc|;  F_obs as measured, or √max(I, 0)
+    R = Σ | |F_obs| - G | / Σ |F_obs|            G = D |F_calc|, of a twin √Σ;  F_obs as measured, or √max(I, 0)
     CC = correlation of F_obs with G             FOM = E[F m] / E F, the expected cosine of the phase error
 
 Work and free set apart; bins hold equal numbers of reflections.
@@ -16,14 +16,16 @@ def refinement_statistics(target, z, n_bins: int = 12) -> pd.DataFrame:
     Columns: dmax, dmin (Å), n, n_free, R, R_free, CC, CC_free, FOM, error (β / ⟨F²/ε⟩), D.
     """
     data = target.data
+    values = target.latents.unpack(z)
     with torch.no_grad():
-        G, V = target.expected(target.latents.unpack(z))
+        G, V = target.expected(values)
     measured = target.measured(z)
     columns = {
-        "F": data.F_obs, "G": G, "fom": measured.phased / measured.F,
+        "F": data.F_obs, "G": target.explained(G, values), "fom": measured.phased / measured.F,
         "error": V / data.asu.epsilon / target.atoms.Sigma,
     }  # fmt: skip
     d, order = data.asu.dHKL, data.asu.dHKL.argsort(descending=True)
+    order = order[data.measured[order]]
     bins = [b for b in order.tensor_split(min(n_bins, max(1, len(order) // 50))) if len(b)]
     return pd.DataFrame([_row(columns, data.free, d, rows) for rows in [*bins, order]])
 
