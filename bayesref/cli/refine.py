@@ -22,6 +22,7 @@ from bayesref.io.atomic import prepare_output
 from bayesref.io.merged import check_against, read_merged
 from bayesref.io.structure import read_structure
 from bayesref.refinement.posterior import StructurePosterior
+from bayesref.refinement.refine import default_page
 from bayesref.refinement.refine import refine as run
 from bayesref.restraints.dictionary import load_dictionary
 from bayesref.results.refined_write import Requests, write_refinement
@@ -74,14 +75,27 @@ class RefineSettings:
     hydrogen_contacts: Annotated[
         bool, MODEL("--hydrogen-contacts", help="Riding hydrogens keep their distance from other atoms.")
     ] = False
+    adp: Annotated[
+        Literal["isotropic", "anisotropic", "tls", "tls+anisotropic"],
+        MODEL(
+            help="Displacements: spheres; ellipsoids; rigid groups and spheres; rigid groups and ellipsoids."
+        ),
+    ] = "isotropic"
+    tls_group: Annotated[
+        list[str] | None,
+        MODEL(metavar="A/1-50,60-80", help="TLS group; may be repeated. [default: each chain]"),
+    ] = None
     wavelength: Annotated[float | None, MODEL(help="Å; adds f' and f'' to the form factors.")] = None
     form_factors: Annotated[Literal["it92", "wk95", "electron"], MODEL(help="Table of form factors.")] = (
         "it92"
     )
 
-    page: Annotated[str, INFERENCE("--page", help="Model page: a name (bayesref models list) or a file.")] = (
-        "refine"
-    )
+    page: Annotated[
+        str | None,
+        INFERENCE(
+            "--page", help="Model page: a name (bayesref models list) or a file. [default: that of --adp]"
+        ),
+    ] = None
     rigid_body: Annotated[bool, INFERENCE("--rigid-body", help="Move chains as rigid bodies first.")] = False
     cycles: Annotated[int, INFERENCE(min=0, help="At most so many cycles; 0 = scale and errors only.")] = 15
     shake: Annotated[float, INFERENCE(min=0, help="Shift atoms at random by this much first, Å rms.")] = 0.0
@@ -127,7 +141,8 @@ def refine(settings: RefineSettings) -> None:
         crystal = shaken(crystal, settings.shake, settings.seed)
         console.print(f"Atoms were shifted by {settings.shake:g} Å rms.")
     posterior = run(
-        crystal, data, dictionary.monlib, programs.load(settings.page), unrestrained=unrestrained, guess=guess,
+        crystal, data, dictionary.monlib, programs.load(settings.page or default_page(settings.adp)),
+        unrestrained=unrestrained, guess=guess, adp=settings.adp, tls_groups=settings.tls_group or (),
         hydrogens=settings.hydrogens, hydrogen_contacts=settings.hydrogen_contacts, rigid_body=settings.rigid_body,
         cycles=settings.cycles, rel_error=settings.rel_error, table=settings.form_factors,
         wavelength=settings.wavelength, report=lambda row: console.print(progress_line(row), highlight=False),

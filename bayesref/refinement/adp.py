@@ -33,14 +33,14 @@ class Displacements:
     B : (atom,), Å², the site "B" as the fit starts
     A : (atom, 5), the site "A"; (0, 5) where shapes are not refined
     groups : RigidGroups or None
-    width2 : τ² of the restraints of shapes, see `restraints.adp`
+    width2 : τ² of the restraints of shapes and of rigid bonds, see `restraints.adp`
     """
 
     kind: str
     B: torch.Tensor
     A: torch.Tensor
     groups: RigidGroups | None = None
-    width2: float = 1.0
+    width2: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def of(
@@ -54,16 +54,17 @@ class Displacements:
         """
         if kind not in KINDS:
             raise InputError(f"Displacements are {', '.join(KINDS)}; {kind!r} is none of them.")
-        if "tls" in kind and groups is None:
+        if groups is None and "tls" in kind:
             raise InputError("TLS needs groups of atoms; see bayesref.refinement.tls.groups_of.")
         B, A = crystal.B.clamp(min=B_MIN), crystal.B.new_zeros(0, 5)
         if "anisotropic" in kind:
             A = crystal.B.new_zeros(len(crystal), 5)
             if crystal.U is not None:
                 size, shape = logarithm(crystal.U)
+                equivalent = (crystal.U[:, :3].mean(-1) * B_PER_U).clamp(min=B_MIN)
                 A = torch.where(crystal.anisotropic[:, None], shape, A)
-                B = torch.where(crystal.anisotropic, size, B)
-        if "tls" in kind:
+                B = torch.where(crystal.anisotropic, B * size / equivalent, B)
+        if groups is not None and "tls" in kind:
             B = torch.where(groups.index >= 0, OWN_SHARE * B, B)
         return cls(kind, B, A, groups if "tls" in kind else None)
 
@@ -78,7 +79,16 @@ class Displacements:
         return self.kind == "isotropic"
 
     def U(self, B, A=None, tls=None) -> torch.Tensor:
-        """U of all atoms, (..., atom, 6), Å²: B (..., atom), A (..., atom, 5), tls (..., group, 21)."""
+        """U of all atoms, (..., atom, 6), Å²: B (..., atom), A (..., atom, 5), tls (..., group, 21).
+
+        Raises
+        ------
+        InputError : A or tls missing
+        """
+        if (self.shaped and A is None) or (self.groups is not None and tls is None):
+            raise InputError(
+                f"The page has no site A or tls for {self.kind} displacements; see refine_anisotropic."
+            )
         if self.shaped:
             total = six(tensors(B, A))
         else:

@@ -179,7 +179,7 @@ class AtomicModel:
         """Prior of the shapes of displacements of sizes B, (atom, 5); (0, 5) where all are spheres."""
         d = self.displacements
         if d is None or not d.shaped:
-            return Ellipsoids(None, B.new_zeros(0, 5), 1.0, B)
+            return Ellipsoids(None, B.new_zeros(0, 5), (1.0, 1.0), B)
         return Ellipsoids(self.shape_restraints, d.A, d.width2, B)
 
     @property
@@ -239,7 +239,7 @@ class AtomicModel:
 
     def moved(self, *sites) -> "AtomicModel":
         """The model to go on from where (xyz, B, w[, A, tls]) are: contacts, mask and plan made again."""
-        sites = [None if x is None else x.detach() for x in sites]
+        sites = tuple(None if x is None else x.detach() for x in sites)
         displacements = self.displacements
         if displacements is not None:
             displacements = displacements.moved(sites[0], sites[1], *sites[3:])

@@ -141,7 +141,7 @@ def prior_precision(target, z) -> sparse.csc_matrix:
     xyz, B = values["xyz"].detach(), values["B"].detach()
     restraints, hydrogens = target.atoms.restraints, target.atoms.hydrogens
     n, size = len(xyz), width(values)
-    X, T = restraints.hessian(xyz.numpy()), restraints.hessian_B(B.numpy())
+    X = restraints.hessian(xyz.numpy())
     if hydrogens is not None:
         X = X + hydrogens.hessian(xyz.numpy())
 
@@ -152,16 +152,22 @@ def prior_precision(target, z) -> sparse.csc_matrix:
     flat = np.arange(size * n).reshape(n, size)
     loose = flat[target.atoms.loose.numpy(), :3].ravel()
     held = sparse.coo_matrix((np.full(len(loose), LOOSE**-2), (loose, loose)), (size * n, size * n))
-    level = sparse.coo_matrix((np.full(n, B_SPREAD**-2), (flat[:, 3], flat[:, 3])), (size * n, size * n))
-    X, T = (m / t for m, t in zip((X, T), target.atoms.temperature, strict=True))
-    total = place(X, flat[:, :3].ravel()) + place(T, flat[:, 3]) + level + held
     if size > 4:
-        shapes, A = target.atoms.shape_restraints, values["A"].detach()
-        round_ = shapes.hessian_shape(n) / target.atoms.displacements.width2
-        total = total + place(shapes.hessian_rigid(B, A), flat[:, 3:].ravel())
-        for k in range(4, size):
-            total = total + place(round_, flat[:, k])
-    return total.tocsc()
+        own = place(ellipsoid_precision(target.atoms, B, values["A"].detach()), flat[:, 3:].ravel())
+    else:
+        sizes = restraints.hessian_B(B.numpy()) / target.atoms.temperature[1]
+        own = place(sizes + sparse.identity(n) / B_SPREAD**2, flat[:, 3])
+    return (place(X / target.atoms.temperature[0], flat[:, :3].ravel()) + own + held).tocsc()
+
+
+def ellipsoid_precision(atoms, B, A) -> sparse.csc_matrix:
+    """Of the prior of (log B, A), (6 atom, 6 atom): sizes, shapes, rigid bonds."""
+    n, shapes = len(B), atoms.shape_restraints
+    first, rest = sparse.diags([1.0] + [0.0] * 5), sparse.diags([0.0] + [1.0] * 5)
+    width2 = atoms.displacements.width2
+    sizes = atoms.restraints.hessian_B() / atoms.temperature[1] + sparse.identity(n) / B_SPREAD**2
+    total = sparse.kron(sizes, first) + sparse.kron(shapes.hessian_shape(n), rest) / width2[0]
+    return (total + shapes.hessian_rigid(B, A) / width2[1]).tocsc()
 
 
 def width(values) -> int:

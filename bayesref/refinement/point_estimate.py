@@ -19,11 +19,12 @@ import scipy.sparse as sparse
 import torch
 
 from bayesref.guides.latents import AMPLITUDE
+from bayesref.refinement.adp_width import with_widths
 from bayesref.refinement.atomic_model import SITES, of_atoms
 from bayesref.refinement.curvature import Factor, data_blocks, precision, width
 from bayesref.refinement.lbfgs import minimize
 from bayesref.refinement.target import ATOMS, Target
-from bayesref.refinement.temperature import shape_temperature, temperatures
+from bayesref.refinement.temperature import temperatures
 from bayesref.refinement.tls_step import bordered
 
 MIN_FREE = 100  # reflections; below, errors are learned from the work set
@@ -191,10 +192,11 @@ def _next(target: Target, z) -> tuple[Target, float]:
     values = target.latents.unpack(z)
     target = replace(target, atoms=target.atoms.moved(*of_atoms(values)))
     factor = Factor(precision(target, z, 0.0))
+    widths = temperatures(target, z, factor)
     if width(values) > 4:
-        shapes = replace(target.atoms.displacements, width2=shape_temperature(target, z, factor))
-        target = replace(target, atoms=replace(target.atoms, displacements=shapes))
-    target = replace(target, atoms=replace(target.atoms, temperature=temperatures(target, z, factor)))
+        target = replace(target, atoms=with_widths(target, z, factor))
+        widths = widths[0], target.atoms.temperature[1]
+    target = replace(target, atoms=replace(target.atoms, temperature=widths))
     if int(target.data.free.sum()) >= MIN_FREE:
         return target, 0.0
     return target, determined_by_data(target, z, factor, 0.0)

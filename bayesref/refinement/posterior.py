@@ -75,7 +75,7 @@ class StructurePosterior:
         out["occupancy"] = torch.stack([conformers.occupancy(w, crystal.occupancy) for w in out["w"]])
         if self.atoms.displacements is not None and not self.atoms.displacements.spherical:
             moved = [self.atoms.with_parameters(*of_atoms(d)) for d in draws]
-            out["U"] = torch.stack([c.U for c in moved])
+            out["U"] = torch.stack([c.U for c in moved if c.U is not None])
             out["B_eq"] = torch.stack([c.B for c in moved])
         return out
 

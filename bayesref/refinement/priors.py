@@ -119,7 +119,7 @@ class Ellipsoids(_AtomPrior):
     ----------
     restraints : EllipsoidRestraints; None where there are no shapes
     start : (atom, 5)
-    temperature : τ², by which log p of roundness and similarity is divided
+    temperature : τ² of shapes and of rigid bonds, by which their log p are divided
     B : (atom,), Å²
     """
 

@@ -17,17 +17,21 @@ import torch
 from bayesref._checks import InputError
 from bayesref.crystal.atoms import Crystal
 from bayesref.distributions.falloff import wilson_sigma
+from bayesref.refinement.adp import Displacements
 from bayesref.refinement.atomic_model import AtomicModel, of_atoms
 from bayesref.refinement.hydrogens import ELEMENTS, RidingHydrogens, without_hydrogens
 from bayesref.refinement.point_estimate import refine_point, start
 from bayesref.refinement.posterior import StructurePosterior, structure_posterior
 from bayesref.refinement.rigid_body import fit_bodies
 from bayesref.refinement.target import Target
+from bayesref.refinement.tls import groups_of
+from bayesref.refinement.twin import with_twin
 from bayesref.restraints.occupancy import occupancy_groups
 from bayesref.restraints.restraints import build_restraints, with_guesses
 from bayesref.structure_factors.calculate import self_check, structure_factors
 
 HYDROGENS = ("riding", "keep", "none")
+MIN_RATIO, MAX_D = 1.0, 1.8  # below, above (Å): ellipsoids are hardly worth their parameters
 B_RANGE = (2.0, 300.0)  # Å²: what the overall shift of B may not leave
 
 
@@ -84,6 +88,30 @@ def with_hydrogens(crystal, library, hydrogens, contacts, unrestrained, guess, n
     return bare, riding if len(riding) else None
 
 
+def default_page(adp: str) -> str:
+    """Name of the page for displacements of this kind."""
+    return "refine" if adp == "isotropic" else "refine_anisotropic"
+
+
+def displaced(crystal, given, adp, tls_groups, data, note) -> Displacements | None:
+    """Displacements that a refinement starts from; `given` is the crystal before it was made isotropic."""
+    if adp == "isotropic":
+        return None
+    groups = groups_of(crystal, tls_groups) if "tls" in adp else None
+    out = Displacements.of(replace(crystal, U=given.U, anisotropic=given.anisotropic), adp, groups)
+    if groups is not None:
+        note(f"TLS groups: {', '.join(groups.name)}; {int((groups.index < 0).sum())} atoms are in none.")
+    n = 4 * len(crystal) + out.A.numel() + (0 if groups is None else groups.start.numel())
+    ratio, dmin = int((~data.free).sum()) / n, float(data.asu.dHKL.min())
+    note(f"{n:,} parameters, {ratio:.1f} work reflections for each.")
+    if out.shaped and (ratio < MIN_RATIO or dmin > MAX_D):
+        note(
+            f"[bold]At {dmin:.2f} Å with {ratio:.1f} reflections per parameter the priors will decide most of the "
+            "shapes of ellipsoids; compare R-free with --adp isotropic or tls.[/bold]"
+        )
+    return out
+
+
 def refine(
     crystal: Crystal,
     data,
@@ -94,7 +122,10 @@ def refine(
     guess=(),
     hydrogens: str = "riding",
     hydrogen_contacts: bool = False,
+    adp: str = "isotropic",
+    tls_groups=(),
     rigid_body: bool = False,
+    twin: str = "none",
     cycles: int = 15,
     rel_error: float = 1e-3,
     table="it92",
@@ -109,13 +140,17 @@ def refine(
     crystal : of one model, see `read_structure`
     data : MergedData
     library : monomers and links, see `bayesref.restraints.dictionary`
-    page : Pyro model `page(data, atoms)`; default `models/refine.py`
+    page : Pyro model `page(data, atoms)`; default `models/refine.py` or, for other than isotropic atoms,
+        `models/refine_anisotropic.py`
     unrestrained : names of residues to leave without restraints
     guess : names of residues to restrain to their present geometry
     hydrogens : "riding" gives the model those that its dictionary can place, in place of its own; "keep" refines
         those that it has like other atoms; "none" leaves them out
     hydrogen_contacts : riding hydrogens keep their distance from other atoms
+    adp : displacements, "isotropic", "anisotropic", "tls" or "tls+anisotropic", see `bayesref.refinement.adp`
+    tls_groups : such as "A/1-50"; default: each chain
     rigid_body : move chains as rigid bodies first
+    twin : "none"; "auto", laws of the lattice tried; or the operator of one, such as "k,h,-l", see `refinement.twin`
     cycles : at most so many
     rel_error, table, wavelength : of the structure factors
     report : called with each row of the history
@@ -125,27 +160,34 @@ def refine(
     ------
     InputError : bad parameters, an unknown residue, or structure factors that fail their check
     """
+    own_page = page
     if page is None:
-        page = importlib.import_module("bayesref.models.refine").model
+        page = importlib.import_module(f"bayesref.models.{default_page(adp)}").model
     crystal, riding = with_hydrogens(
         crystal, library, hydrogens, hydrogen_contacts, unrestrained, guess, note
     )
-    crystal = isotropic(crystal)
+    given, crystal = crystal, isotropic(crystal)
     restraints = build_restraints(crystal, library, unrestrained=unrestrained, guess=guess)
     Sigma = mean_intensity(data)
     shifted = shift_B(crystal, data, Sigma)
     if shifted is not crystal:
         change = float((shifted.B - crystal.B).median())
         note(f"B factors were moved by {change:+.1f} Å² to the fall-off of the data.")
-    atoms = AtomicModel.of(
-        shifted, restraints, occupancy_groups(crystal), data, Sigma, rel_error, table, wavelength,
-        hydrogens=riding,
-    )  # fmt: skip
+    displacements = displaced(shifted, given, adp, tls_groups, data, note)
+
+    def atoms_of(data):
+        return AtomicModel.of(
+            shifted, restraints, occupancy_groups(crystal), data, mean_intensity(data), rel_error, table, wavelength,
+            displacements=displacements, hydrogens=riding,
+        )  # fmt: skip
+
+    atoms = atoms_of(data)
     check = self_check(atoms.scattering(atoms.crystal), atoms.plan)
     note(f"Structure factors against direct summation: {check}.")
     if not check.ok:
         raise InputError(f"The structure factors are off: {check}. Ask for a smaller --rel-error.")
     target = Target.of(page, data, atoms)
+    target = with_twin(target, twin, own_page, atoms_of, note)
     if rigid_body:
         target = _as_bodies(target, note)
     return structure_posterior(refine_point(target, cycles, report=report))

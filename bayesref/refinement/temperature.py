@@ -16,7 +16,7 @@ import scipy.sparse as sparse
 import torch
 from scipy.sparse.linalg import splu
 
-from bayesref.refinement.curvature import Factor, width
+from bayesref.refinement.curvature import Factor
 from bayesref.restraints import geometry
 
 LIMITS = (0.25, 16.0)  # of τ²: restraints half to four times as wide as the dictionary says
@@ -24,19 +24,6 @@ SOFT = 1.0  # 1/Å², or of log B: directions less determined than this do not c
 PROBES = 24
 STRIDE = 2.0  # EM creeps where the data say little: steps of its logarithm are taken twice as long
 OTHERS = ("torsions", "chirals", "planes", "nonbonded")
-
-
-def shape_temperature(target, z, factor: Factor, seed: int = 0) -> float:
-    """τ² of the shapes of ellipsoids at z; both of their spreads, alike and round, are as wide."""
-    values, restraints = target.latents.unpack(z), target.atoms.shape_restraints
-    n = len(target.atoms.crystal)
-    x = factor.draw(PROBES, np.random.default_rng(seed)).reshape(PROBES, n, width(values))[:, :, 4:]
-    alike, round_ = restraints.scores(values["A"].detach())
-    H = restraints.hessian_shape(n)
-    spread = float(np.einsum("dak,adk->", x, (H @ x.transpose(1, 0, 2).reshape(n, -1)).reshape(n, PROBES, 5)))
-    found = (float(alike.square().sum() + round_.square().sum()) + spread / PROBES) / (5 * n)
-    now = target.atoms.displacements.width2
-    return float(np.clip(now * (found / now) ** STRIDE, *LIMITS))
 
 
 def geometry_only(restraints):
@@ -61,8 +48,12 @@ def temperatures(target, z, factor: Factor, seed: int = 0) -> tuple[float, float
         _update(float((step**2).sum()), H_B, x[:, :, 3], seed),
     )
     now = target.atoms.temperature
-    new = [float(np.clip(t * (f / t) ** STRIDE, *LIMITS)) for t, f in zip(now, found, strict=True)]
-    return new[0], new[1]
+    return stretched(now[0], found[0]), stretched(now[1], found[1])
+
+
+def stretched(now: float, found: float) -> float:
+    """The next τ², from the present one and that of an EM step."""
+    return float(np.clip(now * (found / now) ** STRIDE, *LIMITS))
 
 
 def _z2(restraints, xyz):

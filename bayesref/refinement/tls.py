@@ -179,7 +179,7 @@ def _selected(crystal: Crystal, selections) -> dict[str, torch.Tensor]:
         rows = []
         for i, name in enumerate(crystal.name):
             its_chain, residue, *_ = name.split("/")
-            number = gemmi.SeqId(residue.rsplit(" ", 1)[1]).num
+            number = gemmi.SeqId(residue.rsplit(" ", 1)[1]).num or 0
             if its_chain == chain and (spans is None or any(s[0] <= number <= s[-1] for s in spans)):
                 rows.append(i)
         if not rows:

@@ -1,14 +1,15 @@
 """Ellipsoids of atoms: near to spheres, alike along bonds, and equal along the line of a bond.
 
     U_i = (B_i / 8π²) exp(A_i),   A_i = Σ_k a_ik E_k          E_k: five orthonormal traceless symmetric matrices
-    a_ik ~ Normal(0, ROUND τ)                                 atoms without a bond: ROUND_LOOSE
-    a_ik - a_jk ~ Normal(0, s τ)                              s: ALIKE across one bond, 1.5 of it across two
-    lᵀ U_i l - lᵀ U_j l ~ Normal(0, RIGID), l along the pair  the rigid bond of Hirshfeld (1976), 1.5 of it across two
+    a_ik ~ Normal(0, ROUND τ_A)                                   atoms without a bond: LOOSE
+    a_ik - a_jk ~ Normal(0, s τ_A)                                s: ALIKE across one bond, 1.5 of it across two
+    lᵀ U_i l - lᵀ U_j l ~ Normal(0, RIGID τ_R), l along the pair  the rigid bond, 1.5 of it across two
 
-U is positive definite for every A. The logarithm makes similarity relative, as that of B. ROUND: the ratio of the
-smallest to the largest axis is 0.45 ± 0.15 in proteins (Merritt (1999), Acta Cryst. D55, 1109), which are logarithms of
-about (0.4, 0, -0.4), 0.25 in each of five directions. τ is learned (`refinement.temperature`). Hirshfeld (1976), Acta
-Cryst. A32, 239; weights of SHELXL's SIMU and DELU: Sheldrick & Schneider (1997), Methods Enzymol. 277, 319.
+U is positive definite for every A. The logarithm makes similarity relative, as that of B. Both τ are learned
+(`refinement.adp_width`). LOOSE: the ratio of the smallest to the largest axis is 0.45 ± 0.15 in proteins (Merritt
+(1999), Acta Cryst. D55, 1109), logarithms of about (0.4, 0, -0.4), 0.25 in each of five directions. Bonded atoms come
+to that by their neighbours; ROUND, a product over all of them, is wider, or it would hold a molecule as a whole round.
+Hirshfeld (1976), Acta Cryst. A32, 239; SIMU and DELU of SHELXL: Sheldrick & Schneider (1997), Methods Enzymol. 277, 319.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from bayesref.crystal.atoms import B_PER_U
 from bayesref.restraints.bfactor import ONE_BOND, Similar
 from bayesref.restraints.geometry import norm
 
-ROUND, ROUND_LOOSE = 0.25, 0.12
+ROUND, LOOSE = 1.0, 0.25
 ALIKE = 0.15
-RIGID = 0.01  # Å²
+RIGID = 0.02  # Å²
 ROOT2, ROOT6 = 2**-0.5, 6**-0.5
 # E_k, elements 11 22 33 12 13 23
 BASIS = torch.tensor(
@@ -55,7 +56,7 @@ class EllipsoidRestraints:
     def of(cls, similar: Similar, xyz: torch.Tensor, loose: torch.Tensor) -> "EllipsoidRestraints":
         """Of pairs and coordinates (atom, 3), Å; `loose` (atom,) bool have no bond."""
         l = xyz[similar.atoms[:, 1]] - xyz[similar.atoms[:, 0]]
-        wide = torch.where(loose, ROUND_LOOSE, ROUND).to(xyz.dtype)
+        wide = torch.where(loose, LOOSE, ROUND).to(xyz.dtype)
         return cls(similar, l / norm(l)[:, None], wide)
 
     @property
@@ -75,11 +76,14 @@ class EllipsoidRestraints:
         along = [torch.einsum("...pxy,px,py->...p", U[..., k, :, :], l, l) for k in (i, j)]
         return (along[0] - along[1]) / (RIGID * self.wider)
 
-    def log_density(self, B: torch.Tensor, a: torch.Tensor, width2: float = 1.0) -> torch.Tensor:
-        """log p but for a constant, (...,), for B (..., atom) Å² and a (..., atom, 5); width2 is τ²."""
+    def log_density(self, B: torch.Tensor, a: torch.Tensor, width2=(1.0, 1.0)) -> torch.Tensor:
+        """log p but for a constant, (...,), for B (..., atom) Å² and a (..., atom, 5).
+
+        width2 holds τ² of shapes and of rigid bonds.
+        """
         alike, round_ = self.scores(a)
-        own = (alike.square().sum((-1, -2)) + round_.square().sum((-1, -2))) / width2
-        return -0.5 * (own + self.rigid_scores(B, a).square().sum(-1))
+        own = alike.square().sum((-1, -2)) + round_.square().sum((-1, -2))
+        return -0.5 * (own / width2[0] + self.rigid_scores(B, a).square().sum(-1) / width2[1])
 
     def hessian_shape(self, n_atom: int) -> sparse.csc_matrix:
         """Of similarity and roundness with τ = 1, (atom, atom), the same for each of the five directions."""
