@@ -19,7 +19,6 @@ from bayesref.distributions.wilson_tree_nodes import TreePosterior, log_evidence
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
 from bayesref.inference import distributed
 from bayesref.inference.collapsed import CHUNK, DROP, PEAK, Collapsed, Moments, Span, log_message
-from bayesref.inference.laue import LaueCollapsed
 from bayesref.inference.tree_curvature import family_number, tree_information
 
 SEARCH = 32  # nodes with which spans are narrowed
@@ -250,8 +249,6 @@ def _crossing(F, log_p, k, step, level):
 
 def collapse(model, obs, args, latents, tied: bool = True) -> Collapsed:
     """The likelihood of these observations with the amplitudes integrated out, whether or not they are related."""
-    if obs.overlaps:
-        return LaueCollapsed(model, obs, args, latents, tied)
     if isinstance(latents.amplitudes, WilsonTree):
         return TreeCollapsed(model, obs, args, latents, tied)
     return Collapsed(model, obs, args, latents)
