@@ -75,10 +75,10 @@ class Truth:
 
 
 def demo(settings: DemoSettings) -> None:
-    """Simulate two time points, merge them, then a pump-probe series and its rates; compare all with the truth.
+    """Simulate two time points and merge them, then a pump-probe series, merged, with its rates; compare with truth.
 
     The amplitudes of the two datasets correlate by 0.95, as those before and after a small structural change. The
-    series has three states and eight delays. Takes a minute or two.
+    series has three states and eight delays. Takes two or three minutes.
     """
     out, console = prepare_output(settings.out, settings.overwrite), Console()
     simulation = simulate_merge(
@@ -126,12 +126,13 @@ def demo(settings: DemoSettings) -> None:
 
 
 def series(settings: DemoSettings, out: Path, console: Console) -> None:
-    """A pump-probe series of three states and eight delays: rates and occupancies from its amplitudes."""
+    """A pump-probe series of three states and eight delays, spots: merged together, then rates and occupancies."""
     console.print("\n[bold]A pump-probe series[/bold]: A, excited to B, returns by way of C\n")
     asked = SeriesSettings(
         out=out / "series",
         dmin=settings.dmin + 0.4,
         atoms=120,
+        multiplicity=settings.multiplicity,
         seed=settings.seed,
         overwrite=settings.overwrite,
     )

@@ -220,7 +220,7 @@ def remarks(model, checks, priors) -> list[str]:
     bad = [f"{r['delay']:g} s" for r in checks if not 0.01 < r["p"] < 0.99]
     if bad:
         lines.append(
-            f"The model would not give differences of the size measured at {', '.join(bad)}: see predictive.png."
+            f"Differences are larger or smaller than the model has them at {', '.join(bad)}: see predictive.png."
         )
     return lines
 

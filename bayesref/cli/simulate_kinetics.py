@@ -13,7 +13,7 @@ from bayesref.cli.command import command_from
 from bayesref.io.write_series import write_series
 from bayesref.kinetics.kinetics import Kinetics
 from bayesref.kinetics.units import per_second, seconds
-from bayesref.refinement.simulate_series import SeriesOptions, simulate_series
+from bayesref.refinement.simulate_series import SeriesOptions, simulate_series, spots_of
 from bayesref.refinement.toy_crystal import moved_patch, toy_crystal
 
 KINETICS = partial(typer.Option, rich_help_panel="Kinetics")
@@ -44,6 +44,10 @@ class SeriesSettings:
     error: Annotated[float, MEASURED(help="Error of the dark model, share of the mean intensity.")] = 0.1
     own: Annotated[float, MEASURED(help="Error of each delay alone, share of that.")] = 0.01
     noise: Annotated[float, MEASURED(help="SIGF over the root mean square amplitude.")] = 0.03
+    multiplicity: Annotated[
+        float | None,
+        MEASURED(help="Write spots, this many per reflection and delay, in place of merged amplitudes."),
+    ] = None
 
 
 def kinetics(settings: SeriesSettings) -> None:
@@ -53,7 +57,14 @@ def kinetics(settings: SeriesSettings) -> None:
     """
     series, crystals, scheme, occupancy = simulated(settings)
     table = {"scheme": settings.scheme, "ground": settings.ground, "start": settings.start}
-    path = write_series(series, crystals, table, settings.out, settings.overwrite)
+    spots = None
+    if settings.multiplicity is not None:
+        if settings.multiplicity < 1:
+            raise InputError(
+                f"--multiplicity is {settings.multiplicity:g}; expected at least one spot per reflection."
+            )
+        spots = spots_of(series, settings.multiplicity, seed=settings.seed)
+    path = write_series(series, crystals, table, settings.out, settings.overwrite, spots)
     print(f"{len(series)} reflections to {settings.dmin:g} Å, {series.n_time} delays: {path}")
     print(
         "True rates:",
@@ -85,7 +96,8 @@ def simulated(settings: SeriesSettings):
         n: moved_patch(dark, rms=settings.shift, seed=settings.seed + 1 + i) for i, n in enumerate(names[1:])
     }
     crystals = {names[0]: dark} | others
-    options = SeriesOptions(settings.dmin, settings.error, settings.own, settings.noise)
+    noise = settings.noise if settings.multiplicity is None else 1e-9  # that of the spots instead
+    options = SeriesOptions(settings.dmin, settings.error, settings.own, noise)
     series, _ = simulate_series(crystals, o, t, options, settings.seed)
     return series, crystals, rates, o
 

@@ -153,6 +153,18 @@ def simulate_merge(options: MergeOptions | None = None, **changes) -> MergeSimul
     return MergeSimulation(observations, truth, scale, sd, o)
 
 
+def measure(hkl, epsilon, centric, dHKL, F, options: MergeOptions, seed: int) -> rs.DataSet:
+    """Spots of given amplitudes: H K L I SIGI BATCH X Y, sorted by BATCH.
+
+    Parameters
+    ----------
+    hkl, epsilon, centric, dHKL : (hkl, 3), (hkl,), (hkl,), (hkl,) Å, unique reflections of the options' crystal
+    F : (hkl,), of mean square about one
+    """
+    reflections = _Reflections(np.asarray(hkl), np.asarray(epsilon, float), np.asarray(centric), np.asarray(dHKL))
+    return _measure(reflections, np.asarray(F), options, np.random.default_rng(seed))[0]
+
+
 def _unique_reflections(o: MergeOptions) -> _Reflections:
     cell, group = as_cell(o.cell), as_spacegroup(o.spacegroup)
     hkl = rs.utils.generate_reciprocal_asu(cell, group, o.dmin, anomalous=False)

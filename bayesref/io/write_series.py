@@ -1,4 +1,4 @@
-"""A simulated time series as files: merged MTZ, models of the states, and the TOML file that names them."""
+"""A simulated time series as files: merged MTZ or spots, models of the states, and the TOML file that names them."""
 
 from pathlib import Path
 
@@ -8,14 +8,18 @@ import numpy as np
 from bayesref.data.series import TimeSeries
 from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.structure import write_structure
+from bayesref.io.write_mtz import write_mtz
 
 
-def write_series(series: TimeSeries, crystals: dict, kinetics: dict, out, overwrite: bool = False) -> Path:
+def write_series(
+    series: TimeSeries, crystals: dict, kinetics: dict, out, overwrite: bool = False, spots=None
+) -> Path:
     """dark.mtz, light_1.mtz, ..., NAME.pdb of each state, and series.toml, whose path is returned.
 
     Parameters
     ----------
     kinetics : scheme, ground, start: the [kinetics] table
+    spots : a table of spots for each dataset, written in place of the amplitudes
 
     Raises
     ------
@@ -24,7 +28,10 @@ def write_series(series: TimeSeries, crystals: dict, kinetics: dict, out, overwr
     out = prepare_output(out, overwrite)
     files = ["dark.mtz", *(f"light_{i + 1}.mtz" for i in range(series.n_time))]
     for column, file in enumerate(files):
-        _write_amplitudes(series, column, out / file)
+        if spots is None:
+            _write_amplitudes(series, column, out / file)
+        else:
+            write_mtz(spots[column], out / file)
     for name, crystal in crystals.items():
         with atomic_path(out / f"{name}.pdb") as temporary:
             write_structure(crystal, temporary)

@@ -12,6 +12,7 @@ import torch
 from bayesref.crystal.asu import reciprocal_asu
 from bayesref.data.merged import MergedData
 from bayesref.data.series import TimeSeries
+from bayesref.data.simulate import MergeOptions, measure
 from bayesref.refinement.simulate import smooth_mean
 from bayesref.structure_factors.calculate import structure_factors
 from bayesref.structure_factors.scale import add_solvent
@@ -77,6 +78,24 @@ def simulate_series(crystals: dict, occupancy, t, options: SeriesOptions = Serie
     return series, MergedData(
         asu, "F", noisy[:, 0].contiguous(), sigma[:, 0].contiguous(), free, {"value": "F"}
     )
+
+
+def spots_of(series: TimeSeries, multiplicity: float, images: int = 60, seed: int = 0):
+    """Spots of each dataset of a series without noise, a table each: `images` images, scales and errors of their own.
+
+    The relative scale of the datasets is kept, so that they can be merged together.
+    """
+    asu = series.asu
+    cell = asu.cell.parameters
+    unit = float((series.F[:, 0] ** 2 / asu.epsilon).mean().sqrt())
+    options = MergeOptions(
+        cell=tuple(cell), spacegroup=asu.spacegroup.xhm(), dmin=float(asu.dHKL.min()), multiplicity=multiplicity,
+        images=images, B0=0.0, B1=2.0, sig0=20.0, gain=2.0, sdadd=0.02,
+    )  # fmt: skip
+    fixed = [x.numpy() for x in (asu.hkl, asu.epsilon, asu.centric, asu.dHKL)]
+    return [
+        measure(*fixed, series.F[:, i].numpy() / unit, options, seed + i) for i in range(1 + series.n_time)
+    ]
 
 
 def _model(crystal, asu, options):

@@ -133,3 +133,25 @@ def test_a_broken_series_file(tmp_path, capsys):
         path.write_text(text)
         assert run("kinetics", path, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
+
+
+def test_spots_are_merged_first(tmp_path):
+    out = tmp_path / "s"
+    assert run("simulate", "kinetics", "--out", out, "--scheme", SCHEME, "--rates", RATE, "--delays", "1ms,5ms",
+               "--dmin", 3.5, "--atoms", 80, "--multiplicity", 6, "--seed", 4) == 0  # fmt: skip
+    code = run("kinetics", out / "series.toml", "--out", tmp_path / "k", "--starts", 1, "--draws", 60, "--quiet",
+               "--no-unrestrained")  # fmt: skip
+    assert code == 0
+    assert (tmp_path / "k" / "merged" / "merged_2.mtz").is_file()
+    rate = pd.read_csv(tmp_path / "k" / "rates.csv").set_index("parameter").loc["k B->A"]
+    assert 0.3 < rate["median"] / RATE < 3
+
+
+def test_spots_and_merged_data_do_not_mix(series, tmp_path, capsys):
+    out = tmp_path / "s"
+    run("simulate", "kinetics", "--out", out, "--scheme", SCHEME, "--rates", RATE, "--delays", "1ms", "--dmin", 4,
+        "--atoms", 80, "--multiplicity", 3)  # fmt: skip
+    code = run("kinetics", "--dark", out / "dark.mtz", "--light", f"1ms={series / 'light_2.mtz'}", "--scheme", SCHEME,
+               *(a.replace("{s}", str(series)) for a in BOTH), "--out", tmp_path / "k")  # fmt: skip
+    assert code == 2
+    assert "holds spots" in capsys.readouterr().err
