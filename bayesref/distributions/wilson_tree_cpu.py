@@ -222,8 +222,11 @@ def pass_messages(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def incoming(F, parent, r, epsilon, centric, up, cavity, at, out):
-    """log of the prior of each row given the rest of its family, at amplitudes `at` (row, m), into `out`."""
+def incoming(F, parent, r, epsilon, centric, up, cavity, at, whole, out):
+    """log of the prior of each row given the rest of its family, at amplitudes `at` (row, m), into `out`.
+
+    Without `whole` its descendants only: what is wanted of a child whose parent is known.
+    """
     n, m = F.shape[1], at.shape[1]
     K, sums = np.empty((n, m)), np.empty(m)
     for c in range(len(F)):
@@ -234,13 +237,14 @@ def incoming(F, parent, r, epsilon, centric, up, cavity, at, out):
             continue
         log_V, log_r = math.log(V), math.log(max(r[c], 1e-300))
         # from the parent: K_kq = log p(at_q | G_k)
-        for k in range(n):
-            log_G = math.log(F[p, k])
-            for q in range(m):
-                x = at[c, q]
-                K[k, q] = log_child(x, math.log(x), F[p, k], log_G, r[c], V, log_V, log_r, centric[c])
-        _sum_over_first(cavity[c], K, sums)
-        out[c] += sums
+        if whole:
+            for k in range(n):
+                log_G = math.log(F[p, k])
+                for q in range(m):
+                    x = at[c, q]
+                    K[k, q] = log_child(x, math.log(x), F[p, k], log_G, r[c], V, log_V, log_r, centric[c])
+            _sum_over_first(cavity[c], K, sums)
+            out[c] += sums
         # to the parent: K_jq = log p(F_j | at_q)
         for j in range(n):
             log_F = math.log(F[c, j])

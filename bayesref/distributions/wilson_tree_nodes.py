@@ -14,6 +14,7 @@ import torch
 from torch.autograd import Function
 
 from bayesref.distributions import _legendre
+from bayesref.distributions.rice_woolfson import RiceWoolfson
 from bayesref.distributions.wilson_tree import WilsonTree, family_ends
 from bayesref.distributions.wilson_tree_cpu import incoming, pass_messages
 
@@ -93,16 +94,56 @@ class TreePosterior:
             out[p.rows] = x
         return out
 
-    def log_prior(self, F: torch.Tensor) -> torch.Tensor:
-        """log p(F) of each row given the likelihoods of the rest of its family, up to a constant, (node, hkl)."""
+    def log_prior(self, F: torch.Tensor, whole: bool = True) -> torch.Tensor:
+        """log p(F) of each row given the likelihoods of the rest of its family, up to a constant, (node, hkl).
+
+        Without `whole` those of its descendants only.
+        """
         out = torch.empty_like(F)
         for p in self.parts:
             at = F[:, p.rows].detach().T.clamp(min=1e-150).contiguous().numpy()
             result = np.zeros_like(at)
             parent, _, *rest = p.columns
-            incoming(p.F, parent, *rest, p.up, p.cavity, at, result)
+            incoming(p.F, parent, *rest, p.up, p.cavity, at, whole, result)
             out[:, p.rows] = torch.from_numpy(result).T
         return out
+
+    @torch.no_grad()
+    def sample(
+        self, tree: WilsonTree, log_L, place, cells: Callable, u: torch.Tensor, n: int = 96
+    ) -> torch.Tensor:
+        """Joint draws of all rows, by inversion of the cdf between nodes; (sample, hkl).
+
+        Parameters
+        ----------
+        log_L, place : as for `solve`
+        cells : takes y (.., hkl) in [-1, 1], returns the amplitudes there
+        u : (sample, hkl), uniform
+        """
+        F, log_weight = place(n)
+        own = torch.from_numpy(_refinement(len(log_L), n)).to(F) @ log_L.clamp(min=-1e9) + log_weight
+        own = own + self.log_prior(F, whole=False)
+        edges = torch.cat([torch.zeros(1), torch.from_numpy(_legendre.gauss(n)[1]).cumsum(0)]) - 1
+        out = torch.empty_like(u, dtype=F.dtype)
+        for i, uniform in enumerate(u.to(F)):
+            for rows in tree.generations():
+                log_p = own[:, rows]
+                if tree.parent[rows[0]] >= 0:
+                    G = out[i, tree.parent[rows]].expand(n, -1)
+                    V = (tree.epsilon * (1 - tree.r**2))[rows].expand(n, -1)
+                    log_p = log_p + RiceWoolfson(tree.r[rows] * G, V, tree.centric[rows]).log_prob(F[:, rows])
+                y = _invert(log_p.softmax(0), edges, uniform[rows])
+                out[i, rows] = cells(y, rows)
+        return out
+
+
+def _invert(weight, edges, u):
+    """y at which the cumulated weights (node, row) reach u (row,), straight between the edges of cells."""
+    total = weight.cumsum(0)
+    k = (total < u).sum(0).clamp(max=len(weight) - 1)[None]
+    here = weight.gather(0, k)[0].clamp(min=1e-300)
+    share = ((u - (total.gather(0, k)[0] - here)) / here).clamp(0, 1)
+    return edges[k[0]] + share * (edges[k[0] + 1] - edges[k[0]])
 
 
 def _refinement(n, N):

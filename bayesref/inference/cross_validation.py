@@ -111,7 +111,10 @@ def _on_scale_of(reference: Amplitudes, other: Amplitudes) -> Amplitudes:
     k = ((weight * reference.F**2).sum() / (weight * other.F**2).sum()).sqrt()
     draws = None if other.draws is None else other.draws * k.float()
     SIGD = None if other.SIGD is None else other.SIGD * k
-    return Amplitudes(other.F * k, other.SIGF * k, other.I * k**2, other.SIGI * k**2, other.N, draws, SIGD)
+    related = None if other.related is None else other.related.scaled(k)
+    return Amplitudes(
+        other.F * k, other.SIGF * k, other.I * k**2, other.SIGI * k**2, other.N, draws, SIGD, other.gap, related
+    )  # fmt: skip
 
 
 def hold_out(obs: Observations, fraction: float, seed: int = 0) -> torch.Tensor:

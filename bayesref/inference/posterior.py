@@ -16,7 +16,7 @@ from bayesref.distributions.families import fit_family
 from bayesref.guides.latents import Latents
 from bayesref.inference import distributed
 from bayesref.inference.arrow import ArrowRoot
-from bayesref.inference.tree import collapse
+from bayesref.inference.tree import FamilyMoments, collapse
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Amplitudes:
     draws : (draw, hkl) float32 draws of F, or None
     SIGD : (hkl,) standard deviation of F(+) - F(-) in rows of (+) mates, else NaN; None without Friedel mates apart
     gap : (hkl,) log units of ELBO that the parametric family of the posterior loses; None where it is exact
+    related : covariances of related amplitudes; None where none are
     """
 
     F: torch.Tensor
@@ -41,6 +42,7 @@ class Amplitudes:
     draws: torch.Tensor | None = None
     SIGD: torch.Tensor | None = None
     gap: torch.Tensor | None = None
+    related: FamilyMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +127,11 @@ class Posterior:
         if n_samples:
             draws = (samples * factor.to(samples)[:, None]).flatten(0, 1)[:n_samples]
         between = (lambda x: x.var(0)) if len(zs) > 1 else (lambda x: 0.0)
+        related = collapsed.related(EF, factor) if hasattr(collapsed, "related") else None
         return Amplitudes(
             EF.mean(0), (VF.mean(0) + between(EF)).sqrt(), EI.mean(0), (VI.mean(0) + between(EI)).sqrt(),
             obs.counts(), draws, _difference_sd(obs.asu, EF, VF), None if self.family == "exact" else gap.mean(0),
+            related,
         )  # fmt: skip
 
 
@@ -145,7 +149,10 @@ def _piece_moments(collapsed, n, zs, n_node, us, family="exact"):
         F, slope = span.nodes(n_node)
         p = span.posterior(collapsed.log_density(piece, values, F), slope)
         p, gap = (p, torch.zeros_like(span.lo)) if family == "exact" else _closest(family, p, span, F, slope)
-        samples = span.F(p.icdf(u.to(F))) if len(u) else F.new_zeros(0, len(span.lo))
+        samples = F.new_zeros(0, len(span.lo))
+        if len(u):
+            joint = hasattr(collapsed, "samples")
+            samples = collapsed.samples(piece, values, u) if joint else span.F(p.icdf(u.to(F)))
         moments = (p.expectation(F), p.central(F), p.expectation(F**2), p.central(F**2))
         rows.append((*moments, samples.float(), gap))
     return tuple(torch.stack(x) for x in zip(*rows, strict=True))

@@ -78,7 +78,9 @@ class TreeCollapsed(Collapsed):
         with torch.no_grad():
             parent = self.run(obs, latents.unpack(latents.start())).tree.parent
         self.pieces = self.cut(obs, parent)
-        self._kept: dict[int, tuple] = {}
+        ends = family_ends(parent)
+        self.first, self.most = ends[family_number(parent)], int(ends.diff().max())
+        self._kept: tuple | None = None
         self._last: tuple | None = None
         self.covariances: dict[int, list[torch.Tensor]] = {}
         if tied:
@@ -124,22 +126,62 @@ class TreeCollapsed(Collapsed):
         return self.log_likelihood(piece, F, trace) + self.family(piece, values).log_prior(F)
 
     @torch.no_grad()
-    def family(self, piece, values, n_node: int = 24, down: int = 1) -> TreePosterior:
+    def family(self, piece, values, n_node: int = 24) -> TreePosterior:
         """Messages of a piece at these values of the sites; kept until others are asked for."""
-        key = (down, *(id(v) for v in values.values()))
-        kept = self._kept.get(id(piece))
-        if kept is None or kept[0] != key:
+        return self._solved(piece, values, n_node)[0]
+
+    def _solved(self, piece, values, n_node=24):
+        """The messages, and what they came from: the tree, log L and the span."""
+        kept = self._kept
+        if kept is None or kept[0] is not piece or kept[1] is not values:
             number = next((n for n, p in enumerate(self.pieces) if p is piece), None)
             known = number is not None and number < len(self.spans)
             span = self.moved(number, values) if known else self._found(piece, values)
-            # The values are kept too, so that their identities stay theirs.
-            self._kept = {id(piece): (key, self._solve(piece, span, values, n_node, down), piece, values)}
-        return self._kept[id(piece)][1]
+            F, _ = span.nodes(n_node)
+            trace = self.run(piece, values, F)
+            log_L = self.log_likelihood(piece, F, trace)
+            posterior = solve(trace.tree, log_L, place(span), 2)
+            if number is not None:
+                self.covariances.setdefault(number, []).append(posterior.covariance)
+            self._kept = kept = (piece, values, (posterior, trace.tree, log_L, span))
+        return kept[2]
 
-    def _solve(self, piece, span, values, n_node, down):
-        F, _ = span.nodes(n_node)
-        trace = self.run(piece, values, F)
-        return solve(trace.tree, self.log_likelihood(piece, F, trace), place(span), down)
+    @torch.no_grad()
+    def samples(self, piece, values, u) -> torch.Tensor:
+        """Joint draws of the amplitudes of a piece from uniform numbers u (sample, hkl), same shape."""
+        posterior, tree, log_L, span = self._solved(piece, values)
+        lo, hi = span.limits()
+
+        def at(y, rows):
+            y = lo[rows] + 0.5 * (hi - lo)[rows] * (y + 1)
+            return (span.middle[rows] + span.width[rows] * y.sinh()).clamp(min=1e-150)
+
+        return posterior.sample(tree, log_L, place(span), at, u)
+
+    def related(self, EF, factor) -> FamilyMoments:
+        """Covariances after the moments of every piece have been taken at several draws of z.
+
+        Parameters
+        ----------
+        EF : (draw, hkl), means, on the common scale
+        factor : (draw, 1) that brought them there
+        """
+        pieces = [torch.stack(self.covariances[n]) for n in range(len(self.pieces))]
+        within = torch.cat([_padded(c, self.most) for c in pieces], 1)
+        within = (distributed.joined(within, 1) * factor[..., None] ** 2).mean(0)
+        member = torch.arange(len(self.first)) - self.first
+        between = torch.zeros_like(within)
+        if len(EF) > 1:
+            centred = EF - EF.mean(0)
+            for m in range(self.most):
+                other = (self.first + m).clamp(max=len(self.first) - 1)
+                between[:, m] = (centred * centred[:, other]).sum(0) / (len(EF) - 1)
+        own = torch.arange(self.most) <= member[:, None]
+        return FamilyMoments(self.first, torch.where(own, within + between, 0.0))
+
+    def find_spans(self, z, warm=False):
+        self._kept, self.covariances = None, {}
+        super().find_spans(z, warm)
 
     def find_span(self, piece, values, near=None):
         """Where the amplitudes of a piece lie given all of their families."""
@@ -202,6 +244,10 @@ class TreeCollapsed(Collapsed):
             precision.clamp(min=0).detach(), (W * F**2).sum(0).detach(), (W * F**4).sum(0).detach()
         )
         return posterior.log_Z, moments
+
+
+def _padded(x, n):
+    return torch.nn.functional.pad(x, (0, n - x.shape[-1]))
 
 
 def place(span):
