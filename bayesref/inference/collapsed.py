@@ -139,6 +139,9 @@ class Collapsed:
         """(2, hkl), the `message` of the observations at z, where reflections share spots; None where they do not."""
         return None
 
+    def use(self, message) -> None:
+        """Put what `at` returned in force."""
+
     def run(self, piece, values, F=None):
         """Trace of the model over a piece, at F (node, hkl) or at F = 1, where the expected intensity is K."""
         F = torch.ones(len(piece.asu), dtype=piece.I.dtype) if F is None else F

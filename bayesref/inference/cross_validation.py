@@ -59,9 +59,9 @@ def half_datasets(
     """
     obs, g, result = posterior.obs, torch.Generator().manual_seed(seed), []
     for repeat in range(n_repeats):
-        side = _sides(obs, g)[obs.image_id]
+        side = _sides(obs, g)
         first, second = (
-            _half_amplitudes(posterior, obs.subset(side == k), refit, seed + 2 * repeat + k) for k in (0, 1)
+            _half_amplitudes(posterior, obs.subset_images(side == k), refit, seed + 2 * repeat + k) for k in (0, 1)
         )
         # Fitted apart, the halves differ by the overall scale, which merged amplitudes do not have.
         result.append(Halves(repeat, first, second if refit is None else _on_scale_of(first, second)))

@@ -114,8 +114,10 @@ class Posterior:
         u = distributed.my_part(u, sum(len(p.asu) for p in collapsed.pieces), dim=-1)
         us = u.split([len(p.asu) for p in collapsed.pieces], -1)
         collapsed.find_spans(self.mean)
+        messages = [collapsed.at(z) for z in zs]
         columns = [
-            _piece_moments(collapsed, n, zs, n_node, us[n], self.family) for n in range(len(collapsed.pieces))
+            _piece_moments(collapsed, n, zs, messages, n_node, us[n], self.family)
+            for n in range(len(collapsed.pieces))
         ]
         # Each process has integrated reflections of its own.
         EF, VF, EI, VI, samples, gap = (
@@ -130,18 +132,19 @@ class Posterior:
         related = collapsed.related(EF, factor) if hasattr(collapsed, "related") else None
         return Amplitudes(
             EF.mean(0), (VF.mean(0) + between(EF)).sqrt(), EI.mean(0), (VI.mean(0) + between(EI)).sqrt(),
-            obs.counts(), draws, _difference_sd(obs.asu, EF, VF), None if self.family == "exact" else gap.mean(0),
+            obs.counts(), draws, _difference_sd(obs.asu, EF, VF, related), None if self.family == "exact" else gap.mean(0),
             related,
         )  # fmt: skip
 
 
-def _piece_moments(collapsed, n, zs, n_node, us, family="exact"):
+def _piece_moments(collapsed, n, zs, messages, n_node, us, family="exact"):
     """E F, Var F, E F², Var F² of each draw of z, (draw, hkl), samples (draw, sample, hkl) in float32, and the gap.
 
     us : uniform numbers for the samples, (draw, sample, hkl)
     """
     piece, rows = collapsed.pieces[n], []
-    for z, u in zip(zs, us, strict=True):
+    for z, message, u in zip(zs, messages, us, strict=True):
+        collapsed.use(message)
         values = collapsed.latents.unpack(z)
         span = collapsed.moved(n, values)
         # Spots of one reflection move by different amounts; there must be room for that.
@@ -165,7 +168,7 @@ def _closest(family, p, span, F, slope):
     return span.posterior(q.log_kernel, slope), q.gap
 
 
-def _difference_sd(asu, EF, VF):
+def _difference_sd(asu, EF, VF, related):
     """sd of F(+) - F(-): mates share the errors of the scale, which their own SIGF hold and a difference does not."""
     if not asu.anomalous:
         return None
@@ -173,8 +176,11 @@ def _difference_sd(asu, EF, VF):
     plus = (mates >= 0).nonzero()[:, 0]
     minus = mates[plus]
     D, V = EF[:, plus] - EF[:, minus], VF[:, plus] + VF[:, minus]
-    between = D.var(0) if len(D) > 1 else 0.0
-    return torch.full_like(EF[0], torch.nan).index_copy(0, plus, (V.mean(0) + between).sqrt())
+    variance = V.mean(0) + (D.var(0) if len(D) > 1 else 0.0)
+    if related is not None:
+        sums = VF.mean(0) + (EF.var(0) if len(EF) > 1 else 0.0)
+        variance = sums[plus] + sums[minus] - 2 * related.between(plus, minus)
+    return torch.full_like(EF[0], torch.nan).index_copy(0, plus, variance.clamp(min=0).sqrt())
 
 
 def _common_scale(EF, VF, measured):

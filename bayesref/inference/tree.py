@@ -19,6 +19,7 @@ from bayesref.distributions.wilson_tree_nodes import TreePosterior, log_evidence
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
 from bayesref.inference import distributed
 from bayesref.inference.collapsed import CHUNK, DROP, PEAK, Collapsed, Moments, Span, log_message
+from bayesref.inference.laue import LaueCollapsed
 from bayesref.inference.tree_curvature import family_number, tree_information
 
 SEARCH = 32  # nodes with which spans are narrowed
@@ -47,21 +48,20 @@ class FamilyMoments:
         return FamilyMoments(self.first, self.covariance * k**2)
 
 
-def split_families(obs, parent: torch.Tensor, n: int = CHUNK) -> list:
-    """Observations cut between families into pieces of about `n` spots; those of this process."""
+def split_families(obs, parent: torch.Tensor, n: int = CHUNK, shared: bool = False) -> list:
+    """Observations cut between families into pieces of about `n` spots; with `shared` those of this process."""
     ends = family_ends(parent)
     spots = obs.offsets[ends]
 
     def cuts(targets):
         return ends[torch.searchsorted(spots, targets).clamp(max=len(ends) - 1)].tolist()
 
-    size, rank = distributed.size(), distributed.rank()
+    size, rank = (distributed.size(), distributed.rank()) if shared else (1, 0)
     mine = [0, *cuts(torch.arange(1, size) * len(obs) // size), len(obs.asu)]
     start, stop = mine[rank], mine[rank + 1]
     low, high = int(obs.offsets[start]), int(obs.offsets[stop])
     inner = [i for i in cuts(torch.arange(low + n, high, n)) if start < i < stop]
-    edges = sorted({start, *inner, stop})
-    return [obs.slice_reflections(i, j) for i, j in pairwise(edges)]
+    return [obs.slice_reflections(i, j) for i, j in pairwise(sorted({start, *inner, stop}))]
 
 
 class TreeCollapsed(Collapsed):
@@ -75,9 +75,8 @@ class TreeCollapsed(Collapsed):
     def __init__(self, model, obs, args, latents, tied: bool = True):
         super().__init__(model, obs, args, latents)
         self.tied = False
-        with torch.no_grad():
-            parent = self.run(obs, latents.unpack(latents.start())).tree.parent
-        self.pieces = self.cut(obs, parent)
+        parent = self._parent(obs)
+        self.pieces = split_families(obs, parent, shared=True)
         ends = family_ends(parent)
         self.first, self.most = ends[family_number(parent)], int(ends.diff().max())
         self._kept: tuple | None = None
@@ -86,12 +85,13 @@ class TreeCollapsed(Collapsed):
         if tied:
             self.tie()
 
-    def cut(self, obs, parent=None, n: int = CHUNK) -> list:
+    def cut(self, obs, n: int = CHUNK) -> list:
         """Pieces of some observations, families whole."""
-        if parent is None:
-            with torch.no_grad():
-                parent = self.run(obs, self.latents.unpack(self.latents.start())).tree.parent
-        return split_families(obs, parent, n)
+        return split_families(obs, self._parent(obs), n)
+
+    @torch.no_grad()
+    def _parent(self, obs):
+        return self.run(obs, self.latents.unpack(self.latents.start())).tree.parent
 
     def tie(self) -> None:
         """From now on the likelihood is that of the tree, and so is the curvature."""
@@ -295,6 +295,8 @@ def _crossing(F, log_p, k, step, level):
 
 def collapse(model, obs, args, latents, tied: bool = True) -> Collapsed:
     """The likelihood of these observations with the amplitudes integrated out, whether or not they are related."""
+    if obs.overlaps:
+        return LaueCollapsed(model, obs, args, latents, tied)
     if isinstance(latents.amplitudes, WilsonTree):
         return TreeCollapsed(model, obs, args, latents, tied)
     return Collapsed(model, obs, args, latents)

@@ -1,0 +1,388 @@
+"""Overlapped Laue spots taken apart: expectation propagation, with the amplitudes and the error law kept exact.
+
+    p(I | θ) = ∫ Π_h g_h(F_h) Π_i p(I_i | s_i) dF,    s_i = Σ_k K_ik F_k²,  g_h = p(F_h) Π(spots of h alone)
+    q(J) ∝ Π_h exp(-α_h J_h²/2 + β_h J_h) Π_i exp(-τ_i s_i²/2 + η_i s_i)          J = F², i: overlapped spots
+
+g_h and p(I_i | s_i) stand in q as Gaussians in J_h and in s_i; each has the moments of the thing itself under what the
+rest of q says (its cavity, exp(-a J²/2 + b J)), by quadrature in one dimension. So the posterior of an amplitude is
+g_h(F) exp(-a F⁴/2 + b F²), the family of all others, a and b its `message`. Reflections without overlap have none.
+log Z of q estimates log p(I | θ); at the fixed point its gradient is that of Σ log ∫ factor × cavity, cavities held.
+
+Mean-field messages, b from I - Σ K_l E F_l² and a = K²/v, would leave out that the other orders are uncertain, and
+messages of single spots would count one uncertainty as many times as there are spots; here the orders of a ray have a
+joint Gaussian. Minka (2001), Uncertainty in Artificial Intelligence 17, 362; Seeger (2005), EPFL report.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from bayesref._checks import InputError
+from bayesref.data.overlaps import Overlaps
+from bayesref.guides.latents import AMPLITUDE
+from bayesref.inference import distributed
+from bayesref.inference.collapsed import Collapsed, Span, find_span
+from bayesref.inference.laue_curvature import gauss_newton
+from bayesref.inference.overlap_clusters import Clusters
+
+OVERLAP = "I_overlap"  # the site of overlapped spots
+NODES = 24
+CLOSE = 1e-5  # change of a mean, in its sd, below which a fixed point is reached
+SMALLEST = 1e-6  # of α, where nothing else is known of an amplitude
+CONVEX = 0.7  # -α/a at most: a centric prior, J^-½, is convex in J, and its site may be negative
+BELOW = 6.0  # standard deviations below zero, or below I, where sums begin
+NARROW = 0.01  # sd over the range of the nodes, which is ten sd of what they were laid for
+DAMPING = 0.7  # share of a new site in its update: updates of all sites at once may overshoot
+TURNS = 8  # of laying nodes anew and passing messages
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Natural parameters of q: α, β (core,) of the amplitudes; τ, η (spot,) of the sums."""
+
+    alpha: torch.Tensor
+    beta: torch.Tensor
+    tau: torch.Tensor
+    eta: torch.Tensor
+
+    def towards(self, new: "Sites", share: float) -> "Sites":
+        """Part of the way to `new`."""
+        return Sites(
+            *(
+                (1 - share) * a + share * b
+                for a, b in zip(vars(self).values(), vars(new).values(), strict=True)
+            )
+        )
+
+    def near(self, other: "Sites") -> bool:
+        """Whether amplitudes have the same sites, within a per mille of their precision."""
+        scale = torch.maximum(self.alpha, other.alpha)
+        return bool(((self.alpha - other.alpha).abs() <= 1e-3 * scale).all())
+
+
+class Probe(Overlaps):
+    """Overlaps that note the intensity of each order, and answer with sums s (node, spot) chosen beforehand."""
+
+    def __init__(self, overlaps: Overlaps):
+        super().__init__(overlaps.orders, overlaps.spot)
+        self.__dict__["s"], self.__dict__["parts"] = None, None
+
+    def total(self, x):
+        self.__dict__["parts"] = x
+        return super().total(x) if self.s is None else self.s
+
+    def answering(self, s):
+        self.__dict__["s"] = s
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A fixed point.
+
+    Attributes
+    ----------
+    sites : Sites
+    a, b : (core,), messages to the amplitudes
+    constant : log Z less Σ log ∫ g_h exp(-a J²/2 + b J) over the core
+    K : (order,)
+    cavity_mean : (order,), of J of each order without its spot
+    s_variance : (spot,), of s without the spot
+    pull : (order,), ∂ s_variance/∂K
+    """
+
+    sites: Sites
+    a: torch.Tensor
+    b: torch.Tensor
+    constant: float
+    K: torch.Tensor
+    cavity_mean: torch.Tensor
+    s_variance: torch.Tensor
+    pull: torch.Tensor
+
+
+class LaueCollapsed(Collapsed):
+    """As `Collapsed`, of observations with overlaps.
+
+    Parameters
+    ----------
+    tied : False = single spots alone until `tie`, which costs less and brings the scale near
+
+    Raises
+    ------
+    InputError : no spot holds one order only, the model has no site "I_overlap", or there are several processes
+    """
+
+    def __init__(self, model, obs, args, latents, tied: bool = True):
+        if not len(obs):
+            raise InputError(
+                "Every spot holds several harmonics, so nothing fixes their scales; give a wider range."
+            )
+        if distributed.size() > 1:
+            raise InputError(
+                "Overlapped spots tie reflections together and need one process; leave --wavelength-range out."
+            )
+        self.message = torch.zeros(2, len(obs.asu), dtype=obs.I.dtype)
+        super().__init__(model, replace(obs, message=self.message), args, latents)
+        orders = obs.overlaps.orders
+        self.overlaps, self.probe = obs.overlaps, Probe(obs.overlaps)
+        self.clusters = Clusters(orders.hkl_id, obs.overlaps.spot)
+        # A plate cannot be empty, so one other spot stays.
+        self.shell = replace(obs.subset(slice(0, 1)), overlaps=self.probe, message=None)
+        self.core = _only(obs, self.clusters.core)
+        self.sites: Sites | None = None
+        self.settled: Settled | None = None
+        self.s_low = torch.zeros(0)
+        self.s_span: Span | None = None
+        self.K_orders = torch.zeros(0)
+        self.tied = False
+        if tied:
+            self.tie()
+
+    # Running the model over the overlapped spots
+
+    def _overlap(self, values, s=None):
+        """Trace at sums s (node, spot), with K (order,) of the orders in `probe.parts`."""
+        self.probe.answering(s)
+        trace = self.run(self.shell, values)
+        if OVERLAP not in trace.nodes:
+            raise InputError(
+                f"The model has no site '{OVERLAP}' for spots that several harmonics share; see models/merge_laue.py, "
+                "or leave --wavelength-range out."
+            )
+        return trace
+
+    def _order_K(self, values):
+        self._overlap(values)
+        return self.probe.parts
+
+    def _law(self, values, s):
+        """log p(I | s), (node, spot). Sums are never negative, q does not know it: below zero the law is shifted."""
+        law = self._overlap(values, s.clamp(min=0)).nodes[OVERLAP]["fn"]
+        return law.log_prob(self.overlaps.I - s.clamp(max=0))
+
+    # Spans
+
+    @torch.no_grad()
+    def moved(self, n, values):
+        """As for single spots, but overlapped ones also tell how far amplitudes move with the scale."""
+        if not self.tied:
+            return super().moved(n, values)
+        values = {k: v.detach() for k, v in values.items()}
+        start = sum(len(p.asu) for p in self.pieces[:n])
+        piece, orders = self.pieces[n], self.overlaps.orders
+        here = (orders.hkl_id >= start) & (orders.hkl_id < start + len(piece.asu))
+        K = torch.cat([self.run(piece, values).nodes["I"]["fn"].loc, self._order_K(values)[here]])
+        old = torch.cat([self.K[n], self.K_orders[here]])
+        row = torch.cat([piece.hkl_id, orders.hkl_id[here] - start])
+        weight = (K / torch.cat([piece.SIGI, orders.SIGI[here]])) ** 2
+        total, change = torch.zeros(2, len(piece.asu), dtype=K.dtype).unbind(0)
+        total = total.index_add(0, row, weight).clamp(min=1e-300)
+        change = change.index_add(0, row, weight * (K / old).log()) / total
+        return self.spans[n].scaled((-0.5 * change).exp())
+
+    def tie(self):
+        """From now on with the overlapped spots, and the curvature that belongs to them."""
+        self.tied, self.more = True, (self._spot_term,)
+        self.gauss_newton = partial(gauss_newton, self)
+
+    @torch.no_grad()
+    def find_spans(self, z, warm=False):
+        """Spans of amplitudes and of sums, and the messages, at z: they depend on each other, so in turns."""
+        if not self.tied:
+            return super().find_spans(z, warm)
+        values = self.latents.unpack(z)
+        warm = warm and self.sites is not None
+        if self.sites is None:
+            self._begin(values)
+        for turn in range(TURNS):
+            before = self.sites
+            super().find_spans(z, warm or turn > 0)
+            self.K_orders = self._order_K(values)
+            self._find_s_span(values)
+            done = self._settle(values, passes=6 if turn + 1 < TURNS else 40)
+            self.sites = self.settled.sites
+            if done and before.near(self.sites):
+                break
+
+    def _begin(self, values):
+        """Sites to start from: spots by their SIGI, amplitudes by their prior."""
+        prior = self.run(self.core, values).nodes[AMPLITUDE]["fn"]
+        mean = (prior.mean**2 + prior.variance).expand(len(self.core.asu))
+        I, SIGI = self.overlaps.I, self.overlaps.SIGI
+        self.sites = Sites(1 / mean**2, 1 / mean, 1 / SIGI**2, I / SIGI**2)
+        K = self._order_K(values)
+        self._tell(*_cavity(self.clusters.joint(*vars(self.sites).values(), K), self.sites))
+
+    def _tell(self, a, b):
+        self.message[:, self.clusters.core] = torch.stack([a, b])
+
+    def _find_s_span(self, values):
+        """Nodes of the sums, counted from `s_low`, beyond which no law puts a sum.
+
+        An amplitude that nothing but its prior and one spot know has a cavity like exp(-J), as a Gaussian one far
+        below zero; the tails of the error law must not follow it there.
+        """
+        joint = self.clusters.joint(*vars(self.sites).values(), self.K_orders)
+        tau, eta = _spot_cavity(joint, self.sites)
+        I, room = self.overlaps.I, BELOW * self.overlaps.SIGI
+        self.s_low = I.clamp(max=0) - room
+        top = (
+            torch.maximum(joint.s_mean + 8 * joint.s_variance.sqrt(), I.clamp(min=0) + 2 * room) - self.s_low
+        )
+
+        def log_density(u):
+            s = u + self.s_low
+            return self._law(values, s) + s * (eta - 0.5 * tau * s)
+
+        self.s_span = find_span(log_density, torch.zeros_like(top), top)
+
+    def _s_nodes(self):
+        u, slope = self.s_span.nodes(NODES)
+        return u + self.s_low, slope
+
+    # The fixed point
+
+    @torch.no_grad()
+    def _settle(self, values, passes=30, room=0.0, n_node=20):
+        """The fixed point at these values, from the sites of the last E-step on. Returns whether it was reached."""
+        values = {k: v.detach() for k, v in values.items()}
+        span = _pick([self.moved(n, values) for n in range(len(self.pieces))], self.clusters.core, room)
+        F, slope = span.nodes(n_node)
+        g = span.posterior(self.log_density(self.core, values, F), slope)
+        g, J = g.log_weight + g.log_normalizer, F**2
+        s, slope = self._s_nodes()
+        law = self.s_span.posterior(self._law(values, s), slope)
+        law = law.log_weight + law.log_normalizer
+        K, sites = self._order_K(values), self.sites
+        last = None
+        for k in range(passes):
+            joint = self.clusters.joint(*vars(sites).values(), K)
+            a, b = _cavity(joint, sites)
+            tau, eta = _spot_cavity(joint, sites)
+            _, mean_h, var_h = _tilted(g, J, a, b)
+            log_s, mean_s, var_s = _tilted(law, s, tau, eta)
+            still = last is None or float(((mean_h - last) / var_h.sqrt()).abs().max()) > CLOSE
+            if not still or k == passes - 1:
+                break
+            last = mean_h
+            least = torch.where(a > 0, -CONVEX * a, SMALLEST)
+            new = Sites(*_site(mean_h, var_h, a, b, least), *_site(mean_s, var_s, tau, eta, 0.0 * tau))
+            sites = sites.towards(new, DAMPING)
+        constant = (
+            float(log_s.sum()) + joint.log_normalizer
+            - float(_log_gauss(a + sites.alpha, b + sites.beta).sum())
+            - float(_log_gauss(tau + sites.tau, eta + sites.eta).sum())
+        )  # fmt: skip
+        self._tell(a, b)
+        spot, rest = self.clusters.spot, 1 - sites.tau * joint.s_variance
+        shift = (sites.tau * joint.s_mean - sites.eta) / rest
+        self.settled = Settled(
+            sites, a, b, constant, K,
+            cavity_mean=joint.mean[self.clusters.row] + joint.along * shift[spot],
+            s_variance=joint.s_variance / rest,
+            pull=2 * joint.along / rest[spot],
+        )  # fmt: skip
+        return not still
+
+    def _spot_term(self, values):
+        """Σ log ∫ p(I | s) Normal(s; cavity) ds as a function of K and the error law; its value is `constant`."""
+        me = self.settled
+        s, slope = self._s_nodes()
+        law, K = self._law(values, s), self.probe.parts
+        mean = self.overlaps.total(K * me.cavity_mean)
+        variance = me.s_variance + self.overlaps.total((K - me.K) * me.pull)
+        # A Gaussian in s but for a constant; where sites of other amplitudes are negative, its variance may be.
+        cavity = s * (mean - 0.5 * s) / variance
+        value = self.s_span.posterior(law + cavity, slope).log_normalizer
+        value = (value - 0.5 * variance.abs().log() - 0.5 * mean**2 / variance).sum()
+        return value - value.detach() + me.constant
+
+    # What `Collapsed` offers
+
+    def refresh(self, z, n_node=20, warm=False):
+        value = super().refresh(z, n_node, warm)
+        return value + self.settled.constant if self.tied else value
+
+    def surrogate(self, z):
+        return self.exact(z) if self.tied else super().surrogate(z)
+
+    def exact(self, z, fixed=None, n_node=20):
+        if self.tied:
+            self._settle(self.latents.unpack(z) | (fixed or {}))
+        return super().exact(z, fixed, n_node)
+
+    @torch.no_grad()
+    def value(self, z, n_node=20):
+        if not self.tied:
+            return super().value(z, n_node)
+        self._settle(self.latents.unpack(z))
+        return super().value(z, n_node) + self.settled.constant
+
+    def at(self, z):
+        self._settle(self.latents.unpack(z), room=2.0)
+        return self.message.clone()
+
+    def use(self, message):
+        self.message.copy_(message)
+
+    def state(self):
+        if not self.tied or self.sites is None:
+            return super().state()
+        span = {f"s_{k}": v for k, v in vars(self.s_span).items()}
+        return super().state() | vars(self.sites) | span | {"s_low": self.s_low, "K_orders": self.K_orders}
+
+    def restore(self, state):
+        own = {k: state[k] for k in ("alpha", "beta", "tau", "eta") if k in state}
+        super().restore(state)
+        if own:
+            self.tie()
+            self.sites, self.K_orders, self.s_low = Sites(**own), state["K_orders"], state["s_low"]
+            self.s_span = Span(**{k: state[f"s_{k}"] for k in ("lo", "hi", "middle", "width")})
+
+
+def _only(obs, rows):
+    """The spots of single orders of some reflections, whose rows of the asu are kept in that order."""
+    number = torch.full((len(obs.asu),), -1)
+    number[rows] = torch.arange(len(rows))
+    mine = obs.subset(number[obs.hkl_id] >= 0)
+    return replace(mine, asu=obs.asu.subset(rows), hkl_id=number[mine.hkl_id], overlaps=None, message=None)
+
+
+def _pick(spans, rows, room):
+    """The spans of some reflections, widened by `room` widths."""
+    whole = {k: torch.cat([getattr(s, k) for s in spans])[rows] for k in ("lo", "hi", "middle", "width")}
+    lo, hi = whole["lo"] - room * whole["width"], whole["hi"] + room * whole["width"]
+    return Span(lo.clamp(min=0), hi, whole["middle"], whole["width"])
+
+
+def _cavity(joint, sites):
+    """a, b: what q says of each J without its own site."""
+    return (1 / joint.variance - sites.alpha).clamp(min=0), joint.mean / joint.variance - sites.beta
+
+
+def _spot_cavity(joint, sites):
+    """What q says of each s without its own site."""
+    return 1 / joint.s_variance - sites.tau, joint.s_mean / joint.s_variance - sites.eta
+
+
+def _tilted(log_mass, x, a, b):
+    """log ∫, mean and variance of x under log_mass - a x²/2 + b x, (*batch,) each."""
+    w = log_mass + x * (b - 0.5 * a * x)
+    log_Z = w.logsumexp(0)
+    w = (w - log_Z).exp()
+    mean = (w * x).sum(0)
+    # Where a cavity has left the nodes, one node holds everything, for the moment.
+    least = (NARROW * (x[-1] - x[0])) ** 2
+    return log_Z, mean, torch.maximum((w * (x - mean) ** 2).sum(0), least)
+
+
+def _site(mean, variance, a, b, smallest):
+    """The Gaussian that makes of a cavity these moments; where it would be too wide, at least its mean."""
+    alpha = torch.maximum(1 / variance - a, smallest)
+    return alpha, mean * (a + alpha) - b
+
+
+def _log_gauss(a, b):
+    """log ∫ exp(-a x²/2 + b x) dx over the real line."""
+    return 0.5 * (2 * torch.pi / a).log() + 0.5 * b**2 / a
