@@ -1,25 +1,26 @@
-"""The end of a stochastic fit of stills: one Newton step with all spots, and the posterior that its curvature gives.
+"""The end of a stochastic fit of stills: the exact likelihood of all spots, from where the minibatches came to.
 
-    z <- z + H⁻¹ ∂ log p(I, z)/∂z,    q(z) = Normal(z, H⁻¹),    elbo ≈ log p(I, z) + (n/2) log 2π - ½ log |H|
-
-The E-step starts from what (a, b) say of each amplitude, which is where it would end but for the tails of the error law.
+Gaussian q(F) are not quite the conditional of a model with heavy tails, or with errors that grow with the intensity,
+and bend its error model. So the last steps are those of the deterministic fit (`inference.deterministic`): error model,
+prior sds, scale, then everything at once, each step a pass over the spots, which may be on disk. The first E-step
+starts from what (a, b) say of each amplitude, which is where it would end but for the tails of the error law.
 """
-
-import math
 
 import torch
 
 from bayesref.guides.latents import INTENSITY
 from bayesref.inference.collapsed import Collapsed
-from bayesref.inference.curvature import inverse_root, log_det, precision
+from bayesref.inference.curvature import inverse_root, precision
+from bayesref.inference.deterministic import with_elbo
+from bayesref.inference.fit_state import FitState, Identity
 from bayesref.inference.posterior import Posterior
 from bayesref.inference.stochastic_batch import prior_of, span_of
 
-STEPS = 3  # Newton steps at most
-ENOUGH = 0.5  # log units that a further step may still promise
+STEPS = 12  # of L-BFGS in one run
+TOLERANCE = 0.5  # log units that a further Newton step may still promise
 
 
-def finished(model, obs, args, latents, z, names, natural) -> Posterior:
+def finished(model, obs, args, latents, z, names, natural, runs, report, history, seed) -> Posterior:
     """The posterior of the spots `obs` near z.
 
     Parameters
@@ -28,24 +29,41 @@ def finished(model, obs, args, latents, z, names, natural) -> Posterior:
     z : (latent,)
     names : sites of the scale
     natural : (2, hkl) of `obs.asu`, (a, b)
+    runs : at most so many runs of L-BFGS on the exact likelihood; 0: only the curvature at z
+    report, history : of the fit, to go on
     """
     collapsed = Collapsed(model, obs, args, latents)
     _start_spans(collapsed, latents.unpack(z), natural)
-    z, root = z.detach().clone(), None
-    for k in range(STEPS):
-        collapsed.refresh(z, warm=True)
-        if root is None:
-            root = inverse_root(precision(collapsed, z, names))
-        value, gradient = collapsed.exact(z)
-        step = root.T @ gradient
-        gain = 0.5 * float(step @ step)
-        moved = z + root @ step
-        if (gain < ENOUGH and k) or not collapsed.value(moved) > value:
-            break
-        z = moved
-    log_joint = collapsed.value(z)
-    elbo = log_joint + 0.5 * len(z) * math.log(2 * math.pi) + log_det(root)
-    return Posterior(model, obs, args, latents, z, root, log_joint, elbo)
+    s = FitState(collapsed, z.detach().clone(), names, report)
+    s.history = list(history)
+    s.start -= history[-1]["seconds"] if history else 0.0
+    gain, every = float("inf"), torch.arange(len(z))
+    try:
+        if runs:
+            s.refresh(float("nan"), warm=True)
+            if len(s.rest):
+                s.minimize(s.fixed_scale(), s.rest, Identity(len(s.rest)), STEPS // 2)
+            s.adapt()
+            s.minimize(collapsed.surrogate, s.mine, s.root, STEPS)
+        linear = all(getattr(a, "linear", True) for a in args)
+        for k in range(runs):
+            s.look(curvature=k == 0 or gain > 100 or not linear, warm=True)
+            gain = s.minimize(collapsed.exact, every, s.whole, STEPS, phase="polish")
+            if gain < TOLERANCE:
+                break
+        reason = f"a Newton step would gain {gain:.2g} log units" if runs else ""
+    except KeyboardInterrupt as e:
+        if type(e) is not KeyboardInterrupt:
+            raise
+        reason, s.whole = "interrupted; this is the best so far", None
+    collapsed.refresh(s.z, warm=True)
+    root = inverse_root(precision(collapsed, s.z, names)) if s.whole is None else s.whole
+    log_joint = collapsed.value(s.z)
+    p = Posterior(
+        model, obs, args, latents, s.z, root, log_joint, history=s.history, reason=reason,
+        converged=gain < TOLERANCE,
+    )  # fmt: skip
+    return with_elbo(p, 2, seed)
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
-"""Stochastic fit of stills: minibatches of images, from memory or from disk; images may change their indices and weight.
+"""Stochastic fit of stills: minibatches of images, from memory or disk; images may change their indices and weight.
 
     z_s <- z_s + Adam[(N/n) ∂L_B/∂z_s + ∂ log p(z)/∂z_s]                  latents that images share
     w_j <- w_j + H_j⁻¹ [∂L_B/∂w_j - w_j],   j in B                        weights of one image each: Newton's step
     (a, b) <- natural-gradient step of q(F)                               `inference.stochastic_memory`
     p(g_j, bad_j | I) <- evidence of the images of B given the others     `inference.image_outliers`
 
-The elbo of an epoch is Σ_B L_B - Σ_h KL(q(F_h) | p(F_h)), each batch at the latents of its visit. At the end one Newton
-step with all spots, and its curvature, as `inference.stochastic` has it.
+The elbo of an epoch is Σ_B L_B - Σ_h KL(q(F_h) | p(F_h)), each batch at the latents of its visit. At the end a few
+steps with all spots on the exact likelihood, `inference.stochastic_end`.
 """
 
 import time
@@ -47,7 +47,7 @@ ADAPT = range(1, 100, 2)  # epochs after which the prior sds of the scale follow
 
 def fit_stills(
     model, obs, args, *, images: Images | None = None, store: Path | None = None, memory="shares", epochs=12,
-    batch_images=None, learning_rate=0.03, tolerance=1.0, seed=0, report=lambda row: None,
+    batch_images=None, learning_rate=0.03, tolerance=1.0, polish=4, seed=0, report=lambda row: None,
     checkpoint: Checkpoint | None = None,
 ) -> Posterior:  # fmt: skip
     """Stochastic variational inference over minibatches of stills; see the module's text.
@@ -62,6 +62,7 @@ def fit_stills(
     batch_images : images per step (default: a fortieth of them, at least 100)
     learning_rate : of Adam, falling to a twentieth over the epochs
     tolerance : stop after two epochs that gain less than so many log units per thousand spots
+    polish : runs of L-BFGS over all spots at the end, see `inference.stochastic_end`
     checkpoint : where to save the fit as it goes, and what to resume
 
     Returns
@@ -91,11 +92,14 @@ def fit_stills(
         if type(e) is not KeyboardInterrupt:
             raise
         reason = "interrupted; this is the best so far"
-    final = obs if images.ways is None else reindexed(obs, images.ways, images.choice)
-    if store is not None and images.ways is not None:
-        final = on_disk(final, Path(store) / "reindexed")
-    p = finished(s.weighted(), final, args, s.collapsed.latents, s.z, s.names, s.memory.total)
-    return replace(p, history=s.history, reason=reason, converged=done)
+    runs = 0 if reason.startswith("interrupted") else polish
+    p = s.finished(runs)
+    if runs and images.undecided:
+        # With the error model of the exact likelihood, some images are judged otherwise.
+        s.judge(p)
+        p = s.finished(runs)
+    ended = f"{reason}; {p.reason}" if p.reason else reason
+    return replace(p, reason=ended, converged=p.converged if runs else done)
 
 
 class _Loop:
@@ -107,8 +111,9 @@ class _Loop:
         self.collapsed = Collapsed(model, obs, args, Latents(model, (obs, *args)))
         self.z = self.collapsed.latents.initial(args)
         self.names = scale_sites(self.collapsed, self.z)
-        self.store = ImageStore(obs, Path(store) / "images" if store else None)
-        file = Path(store) / "shares.bin" if store else None
+        self.folder, self.seed = (Path(store) if store else None), seed
+        self.store = ImageStore(obs, self.folder / "images" if self.folder else None)
+        file = self.folder / "shares.bin" if self.folder else None
         n_hkl, n_image = len(obs.asu), obs.n_image
         self.memory = (
             Shares(n_hkl, len(obs), n_image, file) if memory == "shares" else Running(n_hkl, n_image)
@@ -159,7 +164,28 @@ class _Loop:
         self.report(self.history[-1])
         return gain
 
-    def visit(self, images: torch.Tensor, epoch: int):
+    def judge(self, p: Posterior) -> None:
+        """One more look at every image at the latents of a posterior; what images share stays as it is."""
+        self.z.copy_(p.mean)
+        self.history = list(p.history)
+        for images in torch.arange(self.store.obs.n_image).tensor_split(self.n_step):
+            self.visit(images, SETTLE, learn=False)
+        self.memory.recount(self._all_places())
+
+    def finished(self, runs: int) -> Posterior:
+        """The exact likelihood of all spots, in the ways and with the weights that their images have now."""
+        obs, images = self.store.obs, self.images
+        if images.ways is not None:
+            obs = reindexed(obs, images.ways, images.choice)
+            if self.folder is not None:
+                obs = on_disk(obs, self.folder / "reindexed")
+        latents, natural = self.collapsed.latents, self.memory.total
+        return finished(
+            self.weighted(), obs, self.args, latents, self.z, self.names, natural, runs, self.report,
+            self.history, self.seed,
+        )  # fmt: skip
+
+    def visit(self, images: torch.Tensor, epoch: int, learn: bool = True):
         """One minibatch. Returns L_B and the Gauss-Newton curvature in the shared weights of the scale."""
         places, piece = self.store.batch(images)
         in_batch = torch.full((self.store.obs.n_image,), -1)
@@ -193,7 +219,8 @@ class _Loop:
             chi = torch.zeros(len(images), dtype=torch.float64).index_add(0, image, seen.chi)
             self.images.weigh(images, chi, torch.bincount(image, minlength=len(images)))
         H = self._curvature(piece, seen)
-        self._shared_step(piece, seen)
+        if learn:
+            self._shared_step(piece, seen)
         return seen.value, H
 
     def _own_step(self, images, piece, image, seen) -> None:

@@ -175,7 +175,9 @@ def _ewald_offset(table, experiments, wavelength) -> np.ndarray:
     """x of each spot of stills, Å⁻¹. An experiment list has its crystals without the goniometer's settings."""
     listed = experiments["experiment"]
     # DIALS points its beam from the sample to the source.
-    beam = -np.array([experiments["beam"][e["beam"]].get("direction", (0, 0, 1)) for e in listed], dtype=float)
+    beam = -np.array(
+        [experiments["beam"][e["beam"]].get("direction", (0, 0, 1)) for e in listed], dtype=float
+    )
     A = np.array([_setting(experiments, e) @ np.linalg.inv(_axes(experiments, e)) for e in listed])
     which = np.clip(table["id"], 0, len(listed) - 1)
     hkl = np.stack([table[f"miller_index.{i}"] for i in range(3)], axis=1)
@@ -193,9 +195,7 @@ def _setting(experiments, e) -> np.ndarray:
     if e.get("goniometer") is None:
         return np.eye(3)
     g = experiments["goniometer"][e["goniometer"]]
-    setting, fixed = (
-        np.reshape(g.get(k, np.eye(3)), (3, 3)) for k in ("setting_rotation", "fixed_rotation")
-    )
+    setting, fixed = (np.reshape(g.get(k, np.eye(3)), (3, 3)) for k in ("setting_rotation", "fixed_rotation"))
     return setting @ fixed
 
 
