@@ -13,6 +13,7 @@ from rich.console import Console
 from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
+from bayesref.cli.merge_refine import SpotOptions, is_unmerged, read_spots, run_joint, write_merged
 from bayesref.cli.program import comma_list
 from bayesref.cli.tables import table
 from bayesref.crystal.atoms import Crystal
@@ -22,7 +23,6 @@ from bayesref.io.atomic import prepare_output
 from bayesref.io.merged import check_against, read_merged
 from bayesref.io.structure import read_structure
 from bayesref.refinement.posterior import StructurePosterior
-from bayesref.refinement.refine import default_page
 from bayesref.refinement.refine import refine as run
 from bayesref.restraints.dictionary import load_dictionary
 from bayesref.results.refined_write import Requests, write_refinement
@@ -35,7 +35,7 @@ OUTPUT = partial(typer.Option, rich_help_panel="Output")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineSettings:
+class RefineSettings(SpotOptions):
     """What `bayesref refine` is asked to do; each field is an option and says what it is."""
 
     model: Annotated[
@@ -44,7 +44,9 @@ class RefineSettings:
     data: Annotated[
         Path,
         typer.Argument(
-            help="Merged data: MTZ or structure-factor mmCIF.", rich_help_panel="Input", show_default=False
+            help="Merged data: MTZ or structure-factor mmCIF; or unmerged spots.",
+            rich_help_panel="Input",
+            show_default=False,
         ),
     ]
 
@@ -97,6 +99,9 @@ class RefineSettings:
         ),
     ] = None
     rigid_body: Annotated[bool, INFERENCE("--rigid-body", help="Move chains as rigid bodies first.")] = False
+    twin: Annotated[
+        str, INFERENCE(metavar="auto|none|k,h,-l", help="Twin law: tried on the data, none, or this one.")
+    ] = "auto"
     cycles: Annotated[int, INFERENCE(min=0, help="At most so many cycles; 0 = scale and errors only.")] = 15
     shake: Annotated[float, INFERENCE(min=0, help="Shift atoms at random by this much first, Å rms.")] = 0.0
     rel_error: Annotated[float, INFERENCE(help="Relative error of structure factors.")] = 1e-3
@@ -115,11 +120,14 @@ class RefineSettings:
 
 
 def refine(settings: RefineSettings) -> None:
-    """Refine a model against merged data: posterior coordinates, B factors, occupancies, scale and errors.
+    """Refine a model against merged data or spots: posterior coordinates, B factors, occupancies, scale and errors.
 
     Restraints are densities with their own standard deviations; data and restraints are weighed by the errors of the
     model, learned from the free reflections (or, without any, from the work set with a correction for the parameters
     fitted). Nothing is tuned. Standard deviations of every atom come from the curvature of both.
+
+    Unmerged data are merged and refined against jointly: the structure is the prior of the amplitudes, and what the
+    scale of the spots leaves open is an uncertainty of the structure.
 
     Example: bayesref refine model.pdb data.mtz --out refined
     """
@@ -129,9 +137,13 @@ def refine(settings: RefineSettings) -> None:
     out = prepare_output(settings.out, settings.overwrite)
     crystal = read_structure(settings.model)
     check_model(crystal, settings.model)
-    data = read_data(settings)
+    spots = read_spots(settings, console) if is_unmerged(settings.data) else None
+    data = read_data(settings) if spots is None else spots.reflections(settings.data)
     check_against(data, crystal, str(settings.model))
-    print_input(console, settings, crystal, data)
+    if spots is None:
+        print_input(console, settings, crystal, data)
+    else:
+        console.print(f"{settings.data} is unmerged: merging and refinement are joint.")
     residues = sorted({n.split("/")[1].rsplit(" ", 1)[0] for n in crystal.name})
     unrestrained, guess = comma_list(settings.unrestrained), comma_list(settings.guess)
     dictionary = load_dictionary(residues, settings.restraints or (), settings.monlib, unrestrained, guess)
@@ -140,14 +152,22 @@ def refine(settings: RefineSettings) -> None:
     if settings.shake:
         crystal = shaken(crystal, settings.shake, settings.seed)
         console.print(f"Atoms were shifted by {settings.shake:g} Å rms.")
-    posterior = run(
-        crystal, data, dictionary.monlib, programs.load(settings.page or default_page(settings.adp)),
-        unrestrained=unrestrained, guess=guess, adp=settings.adp, tls_groups=settings.tls_group or (),
-        hydrogens=settings.hydrogens, hydrogen_contacts=settings.hydrogen_contacts, rigid_body=settings.rigid_body,
-        cycles=settings.cycles, rel_error=settings.rel_error, table=settings.form_factors,
-        wavelength=settings.wavelength, report=lambda row: console.print(progress_line(row), highlight=False),
-        note=console.print,
-    )  # fmt: skip
+    options = {
+        "unrestrained": unrestrained, "guess": guess, "adp": settings.adp, "tls_groups": settings.tls_group or (),
+        "hydrogens": settings.hydrogens, "hydrogen_contacts": settings.hydrogen_contacts,
+        "rigid_body": settings.rigid_body, "cycles": settings.cycles, "rel_error": settings.rel_error,
+        "table": settings.form_factors, "wavelength": settings.wavelength, "note": console.print,
+        "report": lambda row: console.print(progress_line(row), highlight=False),
+    }  # fmt: skip
+    if spots is None:
+        page = programs.load(settings.page) if settings.page else None
+        posterior = run(crystal, data, dictionary.monlib, page, twin=settings.twin, **options)
+    else:
+        if settings.twin not in ("auto", "none"):
+            raise InputError("--twin takes merged data; run bayesref merge first, and refine against merged_1.mtz.")
+        joint = run_joint(settings, crystal, spots, dictionary.monlib, console, options)
+        posterior = joint.structure
+        write_merged(joint, out)
     statistics = refinement_statistics(posterior.target, posterior.mean, settings.bins)
     requests = Requests(
         settings.draws, settings.ensemble, settings.map_sigma, settings.seed, asdict(settings), start
