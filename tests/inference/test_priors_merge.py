@@ -24,8 +24,8 @@ CORRELATION = 0.95
 
 @pytest.fixture(scope="module")
 def case():
-    """About 750 reflections with three spots each; 0.9 of them are in the reference."""
-    return simulated(dmin=3.3, multiplicity=3, images=30, seed=3)
+    """About 1,000 reflections with three spots each; 0.9 of them are in the reference."""
+    return simulated(dmin=3.0, multiplicity=3, images=30, seed=3)
 
 
 def reference(asu, F, SIGF=0.02, share=0.9):
