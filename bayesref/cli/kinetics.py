@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gemmi
 import numpy as np
+import pandas as pd
 import pyro
 import torch
 from rich.console import Console
@@ -13,7 +14,15 @@ from rich.console import Console
 from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
-from bayesref.cli.kinetics_options import KineticsSettings, design_of, fixed_values, gather, scheme_of, width
+from bayesref.cli.kinetics_options import (
+    KineticsSettings,
+    design_of,
+    fixed_values,
+    gather,
+    moving_atoms,
+    scheme_of,
+    width,
+)
 from bayesref.cli.merge import merge
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.tables import table
@@ -25,7 +34,7 @@ from bayesref.io.structure import read_structure
 from bayesref.kinetics.kinetics import Kinetics
 from bayesref.kinetics.swaps import swaps
 from bayesref.refinement.states import fit_states, to_model_scale
-from bayesref.results.kinetics import log_times, write_kinetics
+from bayesref.results.kinetics import log_times, write_kinetics, write_table
 from bayesref.results.run import PACKAGES, plain, version_of, write_run
 from bayesref.validation.loo import compare, leave_one_out
 from bayesref.validation.predictive import predictive_checks
@@ -53,6 +62,7 @@ def kinetics(settings: KineticsSettings) -> None:
     designs = {s: design_of(settings, k) for s, k in models.items()}
     fixed = fixed_values(settings)
     crystals = {name: read_structure(path) for name, path in files.states.items()}
+    moving = moving_atoms(settings, crystals)
     out = prepare_output(settings.out, settings.overwrite)
     files = merged(files, settings, out, console)
     series, dark = read_series(files, settings.dmin)
@@ -63,13 +73,14 @@ def kinetics(settings: KineticsSettings) -> None:
         f"{float(series.t.min()):g} to {float(series.t.max()):g} s; states {', '.join(crystals)}", highlight=False,
     )  # fmt: skip
     series, dark = rescaled(series, dark, to_model_scale(next(iter(crystals.values())), dark))
-    states = fit_states(crystals, dark, programs.load("refine"))
+    states = fit_states(crystals, dark, programs.load("refine"), moving)
     console.print(f"Dark model against dark data: R {states.R:.3f}")
     posteriors = {
         s: fit_scheme(console, settings, series, states, k, designs[s], fixed, s) for s, k in models.items()
     }
     first = schemes[0]
-    free = fit_free(console, settings, series, states, models[first]) if settings.unrestrained else None
+    states, crystals, shifts = settled(states, crystals, posteriors[first])
+    free = fit_free(console, settings, series, states, models[first]) if settings.free_occupancies else None
     rows = compare({s: leave_one_out(p.log_likelihood) for s, p in posteriors.items()})
     for row in rows:
         row["log_evidence"] = posteriors[row["model"]].log_evidence
@@ -77,6 +88,8 @@ def kinetics(settings: KineticsSettings) -> None:
     values = {k: v for k, v in (posteriors[first].sites | fixed).items() if k != "uneven"}
     t = torch.from_numpy(curve_t).expand(settings.draws, -1)
     curve = designs[first].occupancies(models[first], values, t)
+    if len(shifts):
+        write_table(shifts, out / "shifts.csv")
     report(
         console,
         settings,
@@ -141,14 +154,31 @@ def fit_scheme(console, settings, series, states, kinetics, design, fixed, text)
         model = pyro.condition(model, data=values)
     prior = programs.load(settings.page).__globals__["Priors"]
     time, factor = width(settings.expected_time, "--expected-time")
+    priors = prior(time=time, factor=factor, shift=settings.move_sd)
     posterior = fit_small(
-        model, (series, ordered(states, kinetics), kinetics, design, prior(time=time, factor=factor)),
+        model, (series, ordered(states, kinetics), kinetics, design, priors),
         n_starts=settings.starts, n_draws=settings.draws, method=settings.method, n_replicates=N_REPLICATES,
         seed=settings.seed, report=lambda line: console.print(f"{text}: {line}", highlight=False),
     )  # fmt: skip
     for note in posterior.notes:
         console.print(f"[bold]{text}: {note}.[/bold]")
     return posterior
+
+
+def settled(states, crystals, posterior):
+    """States and crystals with the mean shifts of a posterior, and a table of the shifts."""
+    d, crystals, rows = list(states.d.unbind(1)), dict(crystals), []
+    for name, atoms in states.movers.items():
+        draws = posterior.sites[f"shift {name}"]
+        mean, sd = draws.mean(0), draws.std(0)
+        with torch.no_grad():
+            d[states.names.index(name)] = atoms.change(mean)
+        crystals[name] = replace(crystals[name], xyz=crystals[name].xyz.index_add(0, atoms.rows, mean))
+        for i, a in enumerate(atoms.rows.tolist()):
+            row = {"state": name, "atom": crystals[name].name[a]}
+            row |= {f"d{x}": float(mean[i, j]) for j, x in enumerate("xyz")}
+            rows.append(row | {f"sd_{x}": float(sd[i, j]) for j, x in enumerate("xyz")})
+    return replace(states, d=torch.stack(d, 1), movers={}), crystals, pd.DataFrame(rows)
 
 
 def fit_free(console, settings, series, states, kinetics) -> SmallPosterior:

@@ -15,6 +15,9 @@ from bayesref.kinetics.design import WIDTHS, Design
 from bayesref.kinetics.kinetics import Kinetics
 from bayesref.kinetics.response import HistogramResponse
 from bayesref.kinetics.units import per_second, seconds
+from bayesref.refinement.moving_atoms import atoms_near
+from bayesref.restraints.dictionary import load_dictionary
+from bayesref.restraints.restraints import build_restraints
 
 DATA = partial(typer.Option, rich_help_panel="Series")
 KINETICS = partial(typer.Option, rich_help_panel="Kinetics")
@@ -46,6 +49,23 @@ class KineticsSettings:
     ] = None
     labels: Annotated[str | None, DATA(metavar="F,SIGF", help="Columns, the same in every file.")] = None
     dmin: Annotated[float | None, DATA(help="High-resolution limit, Å.")] = None
+    move: Annotated[
+        list[str] | None,
+        DATA(
+            "--move",
+            metavar="STATE=RESIDUE:RADIUS",
+            help="Atoms of a state within RADIUS Å of a residue (HC4, or A/69) have shifts to be inferred; repeated.",
+        ),
+    ] = None
+    move_sd: Annotated[
+        float, DATA(min=0.01, help="Prior of these shifts: standard deviation along each axis, Å.")
+    ] = 0.3
+    restraints: Annotated[
+        list[Path] | None, DATA("--restraints", help="CIF of ligands, for states that move; repeated.")
+    ] = None
+    unrestrained: Annotated[
+        str | None, DATA(metavar="RES,...", help="Residues to leave without restraints, in states that move.")
+    ] = None
 
     scheme: Annotated[str | None, KINETICS("--scheme", "-s", help='Reactions, as "B -> C, C -> A".')] = None
     ground: Annotated[str | None, KINETICS(help="State before the light. [default: the first --state]")] = (
@@ -114,7 +134,7 @@ class KineticsSettings:
     ] = "laplace"
     starts: Annotated[int, INFERENCE(min=1, help="Optimisations from different starts.")] = 4
     draws: Annotated[int, INFERENCE(min=50, help="Draws of the posterior.")] = 400
-    unrestrained: Annotated[bool, INFERENCE(help="Fit occupancies without a scheme as well.")] = True
+    free_occupancies: Annotated[bool, INFERENCE(help="Fit occupancies without a scheme as well.")] = True
     threads: Annotated[int, INFERENCE(min=1, help="Threads.")] = 1
     seed: Annotated[int, INFERENCE(help="Of the random numbers.")] = 0
 
@@ -196,6 +216,35 @@ def scheme_of(text: str, settings: KineticsSettings, files: SeriesFiles) -> Kine
         text, ground=ground, start=start, light_activated=settings.light_activated, returns=returns,
         structures=structures,
     )  # fmt: skip
+
+
+def moving_atoms(settings: KineticsSettings, crystals: dict) -> dict:
+    """{state: (rows, Restraints)} of --move."""
+    out = {}
+    given = [x.strip() for x in (settings.unrestrained or "").split(",") if x.strip()]
+    for name, text in pairs(settings.move, "--move").items():
+        residue, colon, radius = text.rpartition(":")
+        if name not in list(crystals)[1:] or not colon:
+            others = ", ".join(list(crystals)[1:])
+            raise InputError(
+                f"--move {name}={text}: expected STATE=RESIDUE:RADIUS, the state one of {others}."
+            )
+        try:
+            rows = atoms_near(crystals[name], residue, float(radius))
+        except ValueError as error:
+            raise InputError(f"--move {name}={text}: {radius} is no distance, Å.") from error
+        names = residue_names(crystals[name])
+        restraints = None
+        if set(names) - set(given):
+            dictionary = load_dictionary(names, settings.restraints or (), None, given)
+            restraints = build_restraints(crystals[name], dictionary.monlib, unrestrained=given)
+        out[name] = (rows, restraints)
+    return out
+
+
+def residue_names(crystal) -> list[str]:
+    """Names of the residues of a crystal."""
+    return sorted({n.split("/")[1].split(" ")[0] for n in crystal.name})
 
 
 def transition(text: str) -> str:

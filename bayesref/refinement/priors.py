@@ -38,6 +38,11 @@ class _Energy(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None
 
 
+def energy(xyz: torch.Tensor, restraints) -> torch.Tensor:
+    """log p(xyz) of restraints, with its slopes, by the compiled code."""
+    return _Energy.apply(xyz.contiguous(), restraints)[0]
+
+
 class _AtomPrior(TorchDistribution):
     """A density over all atoms at once, known but for its constant."""
 

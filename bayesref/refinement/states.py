@@ -2,20 +2,23 @@
 
 F_s(h) = k A(h) [F_atoms,s + k_sol exp(-B_sol s²) F_mask,s]        k, A, solvent, D, β: fitted to the dark data
 d_s(h) = D (F_s - F_0) e^{-iφ_0},    G = D |F_0|,    V = ε β
+
+Some atoms of a state may move: then d_s is a function of their shifts, which a page samples.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from bayesref._checks import InputError
 from bayesref.data.merged import MergedData
 from bayesref.refinement.atomic_model import AtomicModel, of_atoms
+from bayesref.refinement.moving_atoms import MovingAtoms
 from bayesref.refinement.point_estimate import error_sites, fit_sites, start
 from bayesref.refinement.refine import mean_intensity, shift_B
 from bayesref.refinement.simulate import smooth_mean
 from bayesref.refinement.target import Target
-from bayesref.structure_factors.calculate import structure_factors
+from bayesref.structure_factors.calculate import prepare, structure_factors
 from bayesref.structure_factors.scale import add_solvent
 from bayesref.structure_factors.solvent import SolventMask
 
@@ -30,6 +33,7 @@ class States:
     G, V : (hkl,), expected dark amplitude and variance of its error
     d : (hkl, state) complex, D (F_s - F_0) relative to the phase of F_0; zero for the first state
     R : of the dark model against the dark data
+    movers : {state: MovingAtoms}
     """
 
     names: tuple[str, ...]
@@ -37,10 +41,20 @@ class States:
     V: torch.Tensor
     d: torch.Tensor
     R: float
+    movers: dict[str, MovingAtoms] = field(default_factory=dict)
 
-    def change(self, occupancy: torch.Tensor) -> torch.Tensor:
-        """D (F_calc,t - F_calc,0), (..., hkl, time), for occupancies (..., time, state)."""
-        return torch.einsum("hs,...ts->...ht", self.d, occupancy.to(self.d.dtype))
+    def change(self, occupancy: torch.Tensor, shifts: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """D (F_calc,t - F_calc,0), (..., hkl, time), for occupancies (..., time, state).
+
+        shifts : {state: (atom, 3)}, Å, of the states whose atoms move
+        """
+        d = self.d
+        if shifts:
+            columns = list(d.unbind(1))
+            for name, shift in shifts.items():
+                columns[self.names.index(name)] = self.movers[name].change(shift)
+            d = torch.stack(columns, 1)
+        return torch.einsum("hs,...ts->...ht", d, occupancy.to(d.dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +101,7 @@ def fit_dark(crystal, dark: MergedData, page) -> DarkModel:
     return DarkModel(atoms, values, G, V, F, float((moved.B - crystal.B).median()), R)
 
 
-def fit_states(crystals: dict, dark: MergedData, page) -> States:
+def fit_states(crystals: dict, dark: MergedData, page, moving: dict | None = None) -> States:
     """States of crystals of one cell, the first of them dark, on the scale of the dark data.
 
     Parameters
@@ -95,6 +109,7 @@ def fit_states(crystals: dict, dark: MergedData, page) -> States:
     crystals : {name: Crystal}
     dark : MergedData; its free set, if any, sets β
     page : model page of refinement, models/refine.py
+    moving : {state: (rows of its atoms that move, Restraints of all of them or None)}
 
     Raises
     ------
@@ -102,18 +117,23 @@ def fit_states(crystals: dict, dark: MergedData, page) -> States:
     """
     if len(crystals) < 2:
         raise InputError(f"Found {len(crystals)} states; expected the dark one and at least one more.")
-    first, *others = crystals.values()
-    model = fit_dark(first, dark, page)
+    first, *others = crystals.items()
+    model = fit_dark(first[1], dark, page)
+    movers = {}
     with torch.no_grad():
         ratio = model.G / model.F.abs().clamp(min=1e-9)  # k A D
         turn = model.F.conj() / model.F.abs().clamp(min=1e-9)
         columns = [torch.zeros_like(model.F)]
-        for crystal in others:
+        for name, crystal in others:
             shifted = _with_B(crystal, model.delta_B)
-            F_atoms = structure_factors(shifted, dark.asu.hkl).to(torch.complex128)
-            F_s = _total(F_atoms, SolventMask(dark.asu.hkl)(shifted), model.values, dark.asu.stol2)
-            columns.append((F_s - model.F) * turn * ratio)
-    return States(tuple(crystals), model.G, model.V, torch.stack(columns, 1), model.R)
+            solvent = _total(0.0, SolventMask(dark.asu.hkl)(shifted), model.values, dark.asu.stol2)
+            rows, restraints = (moving or {}).get(name, (torch.zeros(0, dtype=torch.int64), None))
+            plan = prepare(shifted, dark.asu.hkl)
+            atoms = MovingAtoms(shifted, rows, plan, solvent - model.F, turn * ratio, restraints)
+            columns.append(atoms.change(torch.zeros(len(rows), 3, dtype=torch.float64)))
+            if len(rows):
+                movers[name] = atoms
+    return States(tuple(crystals), model.G, model.V, torch.stack(columns, 1), model.R, movers)
 
 
 def to_model_scale(crystal, dark: MergedData) -> torch.Tensor:

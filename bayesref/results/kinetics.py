@@ -5,7 +5,8 @@ occupancies.csv     each delay and state: by the scheme, and unrestrained
 sensitivity.csv     each parameter: what becomes of it when its prior is half or twice as strong
 predictive.csv      each delay: size of the difference as measured, and as the model would give it
 kinetics.png, rates.png, scheme.png, predictive.png      see `kinetics_plots`
-state_NAME.cif      structure of each state
+state_NAME.cif      structure of each state; with the mean of its shifts, where atoms move
+shifts.csv          these shifts, with their standard deviations, Å
 posterior.nc        draws, log likelihood, data and replicates (ArviZ reads it), by delay, state, transition and hkl
 run.json            options, evidence, comparison of schemes, notes
 """
@@ -59,6 +60,12 @@ def occupancy_table(t, names, kinds: dict[str, torch.Tensor]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """As CSV, without an index."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
 def write_kinetics(
     posterior, free, kinetics, series, curve_t, curve, out: Path, checks=(), priors=(), crystals=None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -80,8 +87,7 @@ def write_kinetics(
     tables |= {"sensitivity": pd.DataFrame(priors)} if priors else {}
     tables |= {"predictive": pd.DataFrame(checks)} if checks else {}
     for name, frame in tables.items():
-        with atomic_path(out / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False)
+        write_table(frame, out / f"{name}.csv")
     plot_occupancies(series.t, names, curve_t, curve, kinds.get("unrestrained"), out / "kinetics.png")
     plot_rates(posterior.sites, out / "rates.png")
     plot_scheme(kinetics, rates, out / "scheme.png")

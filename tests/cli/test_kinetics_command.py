@@ -77,7 +77,7 @@ def test_draws_are_named_by_delay_state_and_transition(results):
 
 def test_the_design_of_an_experiment(series, tmp_path):
     code = run("kinetics", series / "series.toml", "--out", tmp_path / "k", "--starts", 1, "--draws", 60,
-               "--no-unrestrained", "--quiet", "--response", "gaussian=50us*1.5", "--efficiency", "B->A",
+               "--no-free-occupancies", "--quiet", "--response", "gaussian=50us*1.5", "--efficiency", "B->A",
                "--uneven-light", "--unreacted", "B=0.0", "--fix", "activation=0.25",
                "--expected-time", "3ms*10")  # fmt: skip
     assert code == 0
@@ -91,7 +91,7 @@ def test_by_options_instead_of_a_file(series, tmp_path):
     light = [f"--light={t}={series / f'light_{i}.mtz'}" for i, t in ((1, "100us"), (3, "3ms"))]
     states = [f"--state={n}={series / f'{n}.pdb'}" for n in "AB"]
     code = run("kinetics", "--dark", series / "dark.mtz", *light, *states, "--scheme", SCHEME, "--out", tmp_path / "k",
-               "--starts", 1, "--draws", 60, "--no-unrestrained", "--quiet")  # fmt: skip
+               "--starts", 1, "--draws", 60, "--no-free-occupancies", "--quiet")  # fmt: skip
     assert code == 0
     assert set(pd.read_csv(tmp_path / "k" / "occupancies.csv").model) == {"scheme"}
 
@@ -140,7 +140,7 @@ def test_spots_are_merged_first(tmp_path):
     assert run("simulate", "kinetics", "--out", out, "--scheme", SCHEME, "--rates", RATE, "--delays", "1ms,5ms",
                "--dmin", 3.5, "--atoms", 80, "--multiplicity", 6, "--seed", 4) == 0  # fmt: skip
     code = run("kinetics", out / "series.toml", "--out", tmp_path / "k", "--starts", 1, "--draws", 60, "--quiet",
-               "--no-unrestrained")  # fmt: skip
+               "--no-free-occupancies")  # fmt: skip
     assert code == 0
     assert (tmp_path / "k" / "merged" / "merged_2.mtz").is_file()
     rate = pd.read_csv(tmp_path / "k" / "rates.csv").set_index("parameter").loc["k B->A"]
