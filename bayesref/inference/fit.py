@@ -14,8 +14,13 @@ from bayesref.inference.checkpoint import Checkpoint, fit_options
 from bayesref.inference.deterministic import fit_deterministic
 from bayesref.inference.posterior import Posterior
 from bayesref.inference.stochastic import fit_stochastic
+from bayesref.inference.stochastic_stills import fit_stills
 
-METHODS: dict[str, Callable[..., Posterior]] = {"deterministic": fit_deterministic, "svi": fit_stochastic}
+METHODS: dict[str, Callable[..., Posterior]] = {
+    "deterministic": fit_deterministic,
+    "svi": fit_stochastic,
+    "stills": fit_stills,
+}
 
 
 def fit(
@@ -28,10 +33,11 @@ def fit(
     model : Pyro model `model(obs, *args)` with amplitudes at the site "F" and intensities at the site "I"
     obs : Observations
     args : further arguments of the model, such as its scale
-    method : "deterministic" (L-BFGS, Gauss-Newton posterior) or "svi" (Adam, minibatches of images)
+    method : "deterministic" (L-BFGS, Gauss-Newton posterior), "svi" (Adam, minibatches of images) or "stills"
+        (minibatches from memory or disk; indexing, bad images and weights found on the way)
     fixed : {site: value}, latent sites to hold at a value instead of inferring them
     checkpoint : where to save the fit as it goes, and whether to resume it (see `Checkpoint`)
-    options : of `fit_deterministic` or `fit_stochastic`
+    options : of `fit_deterministic`, `fit_stochastic` or `fit_stills`
 
     Raises
     ------
