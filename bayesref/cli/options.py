@@ -13,7 +13,6 @@ SCALE = partial(typer.Option, rich_help_panel="Scale model")
 PRIOR = partial(typer.Option, rich_help_panel="Prior of the amplitudes")
 ERROR = partial(typer.Option, rich_help_panel="Error model")
 INFERENCE = partial(typer.Option, rich_help_panel="Inference")
-STILLS = partial(typer.Option, rich_help_panel="Serial stills")
 CROSS = partial(typer.Option, rich_help_panel="Cross-validation")
 OUTPUT = partial(typer.Option, rich_help_panel="Output")
 
@@ -79,7 +78,8 @@ class MergeSettings:
         SCALE(
             metavar="TERMS",
             help="Terms of log K: falloff (with resolution), additive (smooth functions of the metadata), image (k "
-            "and B of each image), physical (smooth in image number, absorption surface, anisotropic B), neural.",
+            "and B of each image), anisotropy (B by direction), physical (smooth in image number, absorption surface, "
+            "anisotropic B), neural.",
         ),
     ] = "falloff,additive,image"
     surface: Annotated[
@@ -125,33 +125,6 @@ class MergeSettings:
 
     method: Annotated[
         Method,
-    double_wilson_parents: Annotated[
-        str | None,
-        PRIOR(
-            metavar="None,0,...",
-            help="Related files: for each, the number of the one that it resembles, from 0, or None (with "
-            "--separate-files). Also writes differences_k.mtz.",
-        ),
-    ] = None
-    double_wilson_r: Annotated[
-        str | None,
-        PRIOR(
-            "--double-wilson-r",
-            "-r",
-            metavar="None,0.95,...",
-            help="Correlation of each with its parent, to hold; None = learned, as are all by default.",
-        ),
-    ] = None
-    double_wilson_reindex: Annotated[
-        str | None,
-        PRIOR(
-            metavar="x,y,z;y,x,-z;...",
-            help="Operator from the setting of each file to that of its parent, separated by semicolons.",
-        ),
-    ] = None
-    double_wilson_orders: Annotated[
-        int, PRIOR(min=0, max=4, help="Orders in 1/d² with which the correlation changes; 0 = constant.")
-    ] = 0
         INFERENCE(
             help="deterministic: L-BFGS over all spots; svi: minibatches of images, for very large data."
         ),
@@ -207,38 +180,6 @@ class MergeSettings:
         float | None,
         OUTPUT("--wilson-b", help="Give merged amplitudes, which are flat, this B: F exp(-B s²), Å²."),
     ] = None
-    cell_tolerance: Annotated[
-        float | None,
-        STILLS(help="Leave out images whose cell axes differ from the median by more than this fraction."),
-    ] = None
-    image_resolution: Annotated[
-        float | None,
-        STILLS(help="Leave out spots beyond the image's own limit of 1/d plus this, Å⁻¹ (of CrystFEL streams)."),
-    ] = None
-    reindex: Annotated[
-        str | None,
-        STILLS(
-            metavar="auto|OPERATORS",
-            help="Find out how each image is indexed: auto = all ways of the lattice, or h' as 'k,h,-l;...'.",
-        ),
-    ] = None
-    image_outliers: Annotated[
-        bool, STILLS("--image-outliers", help="Images that have nothing to do with the others count less.")
-    ] = False
-    image_quality: Annotated[
-        bool, STILLS("--image-quality", help="Images count as their own residuals deserve.")
-    ] = False
-    on_disk: Annotated[
-        bool, STILLS("--on-disk", help="Keep spots in files under --out during the fit, not in memory.")
-    ] = False
-    batch_memory: Annotated[
-        Literal["shares", "running"] | None,
-        STILLS(
-            help="What is kept between minibatches: the share of each spot in its amplitude, or running means of "
-            "amplitudes alone. [default: shares]"
-        ),
-    ] = None
-
     free_fraction: Annotated[
         float | None, OUTPUT(help="Make FreeR_flag, 0 = free: the same for all datasets of one lattice.")
     ] = None

@@ -15,6 +15,7 @@ from bayesref.cli.prior import amplitude_prior
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
 from bayesref.scaling.additive import Additive
+from bayesref.scaling.anisotropy import Anisotropy
 from bayesref.scaling.falloff import Falloff
 from bayesref.scaling.image_wise import ImageWise
 from bayesref.scaling.neural import Neural
@@ -25,6 +26,7 @@ TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     "falloff": lambda obs, s: Falloff(obs),
     "additive": lambda obs, s: Additive(obs),
     "image": lambda obs, s: ImageWise(obs),
+    "anisotropy": lambda obs, s: Anisotropy(obs),
     "neural": lambda obs, s: Neural(obs, s.network_width, s.network_depth, s.seed),
     "physical": lambda obs, s: Physical(obs, surface=comma_list(s.surface) or None),
 }
@@ -78,6 +80,8 @@ def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tupl
             raise InputError(_unknown("scale term", term, TERMS, "--scale"))
     if settings.surface and "physical" not in asked:
         raise InputError("--surface belongs to the term 'physical'; add it to --scale.")
+    if {"anisotropy", "physical"} <= set(asked):
+        raise InputError("--scale physical has an anisotropic B already; leave anisotropy out.")
     terms, notes = list(dict.fromkeys(asked)), []
     if not obs.metadata_keys:
         dropped = [t for t in terms if t in NEED_METADATA]
