@@ -92,9 +92,10 @@ def spots_of(series: TimeSeries, multiplicity: float, images: int = 60, seed: in
         cell=tuple(cell), spacegroup=asu.spacegroup.xhm(), dmin=float(asu.dHKL.min()), multiplicity=multiplicity,
         images=images, B0=0.0, B1=2.0, sig0=20.0, gain=2.0, sdadd=0.02,
     )  # fmt: skip
-    fixed = [x.numpy() for x in (asu.hkl, asu.epsilon, asu.centric, asu.dHKL)]
+    hkl, epsilon, centric, d = (x.numpy() for x in (asu.hkl, asu.epsilon, asu.centric, asu.dHKL))
     return [
-        measure(*fixed, series.F[:, i].numpy() / unit, options, seed + i) for i in range(1 + series.n_time)
+        measure(hkl, epsilon, centric, d, series.F[:, i].numpy() / unit, options, seed + i)
+        for i in range(1 + series.n_time)
     ]
 
 
