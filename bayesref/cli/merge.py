@@ -13,8 +13,8 @@ from bayesref.cli.options import MergeSettings
 from bayesref.cli.program import Program, build_program, comma_list
 from bayesref.cli.progress import FitProgress
 from bayesref.cli.resume import prepare, stoppable
-from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
 from bayesref.cli.stills import as_indexed, stills_run, write_table
+from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
 from bayesref.data.observations import Observations
 from bayesref.inference import distributed
 from bayesref.inference.checkpoint import fingerprint
@@ -55,20 +55,20 @@ def _merge(settings: MergeSettings) -> None:
     out, checkpoint = prepare(settings, console)
     obs = read(settings)
     console.print(read_table(obs.report), read_sentence(obs.report), "", sep="\n")
+    obs, stills = stills_run(settings, obs, console)
     program = build_program(settings, obs)
     for note in program.notes:
         console.print(note)
-    obs, stills = stills_run(settings, obs, console)
     held_out = hold_out(obs, settings.test_fraction, settings.seed) if settings.test_fraction else None
     fitted = obs if held_out is None else obs.subset(~held_out)
     progress = None if settings.quiet else console
-    posterior = run_fit(settings, fitted, program, {**options, "checkpoint": checkpoint}, progress)
-    posterior = replace(posterior, family=settings.posterior)
-    console.print(
     options |= stills.fit_options() if stills else {}
-        f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
+    posterior = run_fit(settings, fitted, program, {**options, "checkpoint": checkpoint}, progress)
     if stills:
         obs, held_out = as_indexed(stills, obs, held_out)
+    posterior = replace(posterior, family=settings.posterior)
+    console.print(
+        f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
     )
     console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
     for line in program.report(posterior):
@@ -87,14 +87,14 @@ def _merge(settings: MergeSettings) -> None:
     for line in intensity_lines(results.figures):
         console.print(line)
     write_all(results, out, asdict(settings), settings.seed)
+    if stills:
+        write_table(stills, obs, results.predictions, out, console)
+        stills.close()
     console.print(f"Results in {out}, after {time.monotonic() - start:.0f} s.")
     if posterior.reason.startswith("interrupted") and checkpoint is not None:
         console.print("They are of an interrupted fit; the same command with --resume continues it.")
 
 
-    if stills:
-        write_table(stills, obs, results.predictions, out, console)
-        stills.close()
 def read(settings: MergeSettings) -> Observations:
     """The observations that the options ask for."""
     return read_unmerged(
@@ -114,6 +114,8 @@ def read(settings: MergeSettings) -> Observations:
         dmin=settings.dmin,
         dmax=settings.dmax,
         isigi_cutoff=settings.isigi_cutoff,
+        cell_tolerance=settings.cell_tolerance,
+        image_resolution=settings.image_resolution,
     )
 
 
@@ -121,8 +123,6 @@ def fit_options(settings: MergeSettings) -> dict:
     """Options of `fit` for the method asked for; those not given keep its defaults."""
     given = {
         k: getattr(settings, k)
-        cell_tolerance=settings.cell_tolerance,
-        image_resolution=settings.image_resolution,
         for k in ("rounds", "tolerance", "epochs", "batch_images", "learning_rate")
         if getattr(settings, k) is not None
     }

@@ -13,6 +13,7 @@ SCALE = partial(typer.Option, rich_help_panel="Scale model")
 PRIOR = partial(typer.Option, rich_help_panel="Prior of the amplitudes")
 ERROR = partial(typer.Option, rich_help_panel="Error model")
 INFERENCE = partial(typer.Option, rich_help_panel="Inference")
+STILLS = partial(typer.Option, rich_help_panel="Serial stills")
 CROSS = partial(typer.Option, rich_help_panel="Cross-validation")
 OUTPUT = partial(typer.Option, rich_help_panel="Output")
 
@@ -78,8 +79,7 @@ class MergeSettings:
         SCALE(
             metavar="TERMS",
             help="Terms of log K: falloff (with resolution), additive (smooth functions of the metadata), image (k "
-            "and B of each image), anisotropy (B by direction), physical (smooth in image number, absorption surface, "
-            "anisotropic B), neural.",
+            "and B of each image), physical (smooth in image number, absorption surface, anisotropic B), neural.",
         ),
     ] = "falloff,additive,image"
     surface: Annotated[
@@ -160,6 +160,38 @@ class MergeSettings:
         Literal["exact", "truncated-normal", "folded-normal", "rice", "gamma"],
         INFERENCE(help="Law of the amplitudes: exact, or the closest of a parametric family, to compare."),
     ] = "exact"
+
+    cell_tolerance: Annotated[
+        float | None,
+        STILLS(help="Leave out images whose cell axes differ from the median by more than this fraction."),
+    ] = None
+    image_resolution: Annotated[
+        float | None,
+        STILLS(help="Leave out spots beyond the image's own limit of 1/d plus this, Å⁻¹ (of CrystFEL streams)."),
+    ] = None
+    reindex: Annotated[
+        str | None,
+        STILLS(
+            metavar="auto|OPERATORS",
+            help="Find out how each image is indexed: auto = all ways of the lattice, or h' as 'k,h,-l;...'.",
+        ),
+    ] = None
+    image_outliers: Annotated[
+        bool, STILLS("--image-outliers", help="Images that have nothing to do with the others count less.")
+    ] = False
+    image_quality: Annotated[
+        bool, STILLS("--image-quality", help="Images count as their own residuals deserve.")
+    ] = False
+    on_disk: Annotated[
+        bool, STILLS("--on-disk", help="Keep spots in files under --out during the fit, not in memory.")
+    ] = False
+    batch_memory: Annotated[
+        Literal["shares", "running"] | None,
+        STILLS(
+            help="What is kept between minibatches: the share of each spot in its amplitude, or running means of "
+            "amplitudes alone. [default: shares]"
+        ),
+    ] = None
 
     half_datasets: Annotated[
         int,
