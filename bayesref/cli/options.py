@@ -126,33 +126,6 @@ class MergeSettings:
 
     method: Annotated[
         Method,
-    double_wilson_parents: Annotated[
-        str | None,
-        PRIOR(
-            metavar="None,0,...",
-            help="Related files: for each, the number of the one that it resembles, from 0, or None (with "
-            "--separate-files). Also writes differences_k.mtz.",
-        ),
-    ] = None
-    double_wilson_r: Annotated[
-        str | None,
-        PRIOR(
-            "--double-wilson-r",
-            "-r",
-            metavar="None,0.95,...",
-            help="Correlation of each with its parent, to hold; None = learned, as are all by default.",
-        ),
-    ] = None
-    double_wilson_reindex: Annotated[
-        str | None,
-        PRIOR(
-            metavar="x,y,z;y,x,-z;...",
-            help="Operator from the setting of each file to that of its parent, separated by semicolons.",
-        ),
-    ] = None
-    double_wilson_orders: Annotated[
-        int, PRIOR(min=0, max=4, help="Orders in 1/d² with which the correlation changes; 0 = constant.")
-    ] = 0
         INFERENCE(
             help="deterministic: L-BFGS over all spots; svi: minibatches of images, for very large data."
         ),
@@ -189,25 +162,6 @@ class MergeSettings:
         INFERENCE(help="Law of the amplitudes: exact, or the closest of a parametric family, to compare."),
     ] = "exact"
 
-    half_datasets: Annotated[
-        int,
-        CROSS(metavar="N", min=0, help="Merge random halves of the images, N times: CC1/2 and calibration."),
-    ] = 0
-    refit: Annotated[
-        bool, CROSS("--refit", help="Fit the scale to each half; by default it is that of all data.")
-    ] = False
-    test_fraction: Annotated[
-        float, CROSS(min=0.0, max=0.9, help="Fraction of spots to leave out and predict: CCpred.")
-    ] = 0.0
-
-    out: Annotated[Path, OUTPUT("--out", "-o", help="Directory for the results.", show_default=False)]
-    samples: Annotated[int, OUTPUT(min=0, help="Draws of every amplitude to keep in posterior.nc.")] = 64
-    scaled: Annotated[bool, OUTPUT("--scaled", help="Write scaled_k.mtz: each spot over its scale.")] = False
-    e_values: Annotated[bool, OUTPUT("--e-values", help="Columns E and SIGE.")] = False
-    wilson_b: Annotated[
-        float | None,
-        OUTPUT("--wilson-b", help="Give merged amplitudes, which are flat, this B: F exp(-B s²), Å²."),
-    ] = None
     cell_tolerance: Annotated[
         float | None,
         STILLS(help="Leave out images whose cell axes differ from the median by more than this fraction."),
@@ -240,6 +194,25 @@ class MergeSettings:
         ),
     ] = None
 
+    half_datasets: Annotated[
+        int,
+        CROSS(metavar="N", min=0, help="Merge random halves of the images, N times: CC1/2 and calibration."),
+    ] = 0
+    refit: Annotated[
+        bool, CROSS("--refit", help="Fit the scale to each half; by default it is that of all data.")
+    ] = False
+    test_fraction: Annotated[
+        float, CROSS(min=0.0, max=0.9, help="Fraction of spots to leave out and predict: CCpred.")
+    ] = 0.0
+
+    out: Annotated[Path, OUTPUT("--out", "-o", help="Directory for the results.", show_default=False)]
+    samples: Annotated[int, OUTPUT(min=0, help="Draws of every amplitude to keep in posterior.nc.")] = 64
+    scaled: Annotated[bool, OUTPUT("--scaled", help="Write scaled_k.mtz: each spot over its scale.")] = False
+    e_values: Annotated[bool, OUTPUT("--e-values", help="Columns E and SIGE.")] = False
+    wilson_b: Annotated[
+        float | None,
+        OUTPUT("--wilson-b", help="Give merged amplitudes, which are flat, this B: F exp(-B s²), Å²."),
+    ] = None
     free_fraction: Annotated[
         float | None, OUTPUT(help="Make FreeR_flag, 0 = free: the same for all datasets of one lattice.")
     ] = None
