@@ -12,6 +12,7 @@ from bayesref.cli.command import command_from
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.program import Program, build_program, comma_list
 from bayesref.cli.progress import FitProgress
+from bayesref.cli.related import dataset_tree
 from bayesref.cli.resume import prepare, stoppable
 from bayesref.cli.stills import as_indexed, stills_run, write_table
 from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
@@ -22,6 +23,7 @@ from bayesref.inference.cross_validation import half_datasets, hold_out, predict
 from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Posterior
 from bayesref.io.unmerged import read_unmerged
+from bayesref.results.differences import difference_figures, difference_lines
 from bayesref.results.extras import Extras, read_flags
 from bayesref.results.write import MergeResults, write_all
 from bayesref.validation.intensities import intensity_figures, intensity_lines
@@ -86,6 +88,8 @@ def _merge(settings: MergeSettings) -> None:
         console.print(f"Amplitudes as {settings.posterior} laws lose {lost}.")
     for line in intensity_lines(results.figures):
         console.print(line)
+    for line in difference_lines(results.figures):
+        console.print(line)
     write_all(results, out, asdict(settings), settings.seed)
     if stills:
         write_table(stills, obs, results.predictions, out, console)
@@ -97,7 +101,8 @@ def _merge(settings: MergeSettings) -> None:
 
 def read(settings: MergeSettings) -> Observations:
     """The observations that the options ask for."""
-    return read_unmerged(
+    tree = dataset_tree(settings)
+    obs = read_unmerged(
         settings.files,
         metadata_keys=comma_list(settings.metadata),
         positional_keys=comma_list(settings.positional_keys),
@@ -117,6 +122,7 @@ def read(settings: MergeSettings) -> Observations:
         cell_tolerance=settings.cell_tolerance,
         image_resolution=settings.image_resolution,
     )
+    return obs if tree is None else tree.arrange(obs)
 
 
 def fit_options(settings: MergeSettings) -> dict:
@@ -205,8 +211,11 @@ def cross_validate(
     if amplitudes.gap is not None:
         figures["posterior"] = {"gap": float(amplitudes.gap.sum()), "gap_mean": float(amplitudes.gap.mean())}
     figures |= {f"intensities_{k}": intensity_figures(asu, amplitudes, k) for k in range(asu.n_dataset)}
+    tree = dataset_tree(settings)
+    if tree is not None:
+        figures |= difference_figures(asu, amplitudes, halves, tree)
     return MergeResults(
-        posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures
+        posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures, tree=tree
     )  # fmt: skip
 
 

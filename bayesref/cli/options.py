@@ -107,6 +107,33 @@ class MergeSettings:
     prior_model: Annotated[
         Path | None, PRIOR(metavar="FILE", help="Reference calculated from a model, PDB or mmCIF.")
     ] = None
+    double_wilson_parents: Annotated[
+        str | None,
+        PRIOR(
+            metavar="None,0,...",
+            help="Related files: for each, the number of the one that it resembles, from 0, or None (with "
+            "--separate-files). Also writes differences_k.mtz.",
+        ),
+    ] = None
+    double_wilson_r: Annotated[
+        str | None,
+        PRIOR(
+            "--double-wilson-r",
+            "-r",
+            metavar="None,0.95,...",
+            help="Correlation of each with its parent, to hold; None = learned, as are all by default.",
+        ),
+    ] = None
+    double_wilson_reindex: Annotated[
+        str | None,
+        PRIOR(
+            metavar="x,y,z;y,x,-z;...",
+            help="Operator from the setting of each file to that of its parent, separated by semicolons.",
+        ),
+    ] = None
+    double_wilson_orders: Annotated[
+        int, PRIOR(min=0, max=4, help="Orders in 1/d² with which the correlation changes; 0 = constant.")
+    ] = 0
 
     model: Annotated[
         str,

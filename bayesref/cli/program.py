@@ -12,6 +12,7 @@ from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.prior import amplitude_prior
+from bayesref.cli.related import held_correlations, related_prior
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
 from bayesref.scaling.additive import Additive
@@ -65,7 +66,7 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     ------
     InputError : an unknown page, term or site, or a value out of range
     """
-    prior = amplitude_prior(settings, obs)
+    prior = related_prior(settings) or amplitude_prior(settings, obs)
     model = prior.bind(programs.load(prior.page))
     _check_signature(model, prior.page)
     scale, notes = build_scale(settings, obs)
@@ -94,8 +95,8 @@ def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tupl
 
 
 def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.Tensor]:
-    """Values of --studentt-dof, --no-blanks and --fix, by site."""
-    asked = dict(_split_fix(text) for text in settings.fix or ())
+    """Values of --studentt-dof, --no-blanks, --double-wilson-r and --fix, by site."""
+    asked = dict(_split_fix(text) for text in settings.fix or ()) | held_correlations(settings)
     if settings.studentt_dof is not None:
         if settings.studentt_dof <= 2:
             raise InputError(

@@ -1,6 +1,7 @@
 """All files of a merge, in one directory.
 
 merged_k.mtz halves_k.mtz predictions_k.mtz    see `results.mtz`
+differences_k.mtz difference_halves_k.mtz      of related datasets, see `results.differences`
 scaled_k.mtz                                   see `results.scaled`
 cchalf_k.png calibration.png scale_k.png       see `results.plots`
 statistics.csv                                 tables by resolution, below one another
@@ -22,9 +23,11 @@ import torch
 from bayesref.data.observations import Observations
 from bayesref.inference.cross_validation import Halves, Predictions
 from bayesref.inference.posterior import Amplitudes, Posterior
+from bayesref.inference.tree_datasets import DatasetTree
 from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.write_mtz import write_mtz
 from bayesref.results import mtz, plots
+from bayesref.results.differences import difference_halves_table, differences_table
 from bayesref.results.extras import Extras, add_columns
 from bayesref.results.history import write_history
 from bayesref.results.inference_data import posterior_datasets, write_posterior
@@ -47,6 +50,7 @@ class MergeResults:
     figures : numbers for run.json
     seconds : since the program began, or None
     extras : columns and files beyond the usual
+    tree : which datasets are related, or None
     """
 
     posterior: Posterior
@@ -61,6 +65,7 @@ class MergeResults:
     figures: dict = field(default_factory=dict)
     seconds: float | None = None
     extras: Extras = field(default_factory=Extras)
+    tree: DatasetTree | None = None
 
 
 def write_all(results: MergeResults, directory: str | Path, options: Mapping, seed: int = 0) -> list[Path]:
@@ -93,6 +98,7 @@ def write_all(results: MergeResults, directory: str | Path, options: Mapping, se
         put(f"merged_{k}.mtz", write_mtz, add_columns(mtz.merged_table(asu, r.amplitudes, k), r.extras))
         if r.halves:
             put(f"halves_{k}.mtz", write_mtz, mtz.halves_table(asu, r.halves, k))
+    _put_differences(r, put)
     for k in r.obs.file_id.unique().tolist():
         put(f"predictions_{k}.mtz", write_mtz, mtz.predictions_table(r.obs, r.predictions, k, r.held_out))
         if r.extras.scaled:
@@ -105,6 +111,20 @@ def write_all(results: MergeResults, directory: str | Path, options: Mapping, se
     record = run_record(r.posterior, r.obs, dict(options), seed, r.figures, r.seconds)
     put("run.json", write_run, record)
     return written
+
+
+def _put_differences(r, put):
+    asu = r.posterior.obs.asu
+    for k, parent in enumerate(r.tree.parents if r.tree else ()):
+        if parent is not None:
+            put(
+                f"differences_{k}.mtz",
+                write_mtz,
+                differences_table(asu, r.amplitudes, r.tree, k, r.extras.wilson_b),
+            )
+            if r.halves:
+                table = difference_halves_table(asu, r.halves, r.tree, k)
+                put(f"difference_halves_{k}.mtz", write_mtz, table)
 
 
 def _put_plots(r, put):
