@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri, stdtr
 from bayesref._checks import InputError
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
-from bayesref.inference.collapsed import Span, split
+from bayesref.inference.collapsed import Span, log_message, split
 from bayesref.inference.posterior import Amplitudes, Posterior
 from bayesref.inference.tree import collapse
 
@@ -167,6 +167,9 @@ def predict(posterior: Posterior, obs: Observations | None = None) -> Prediction
     seen = _is_among(obs, fitted)
     values = posterior.latents.unpack(posterior.mean)
     collapsed = collapse(posterior.model, fitted, posterior.args, posterior.latents)
+    if fitted.overlaps:
+        collapsed.find_spans(posterior.mean)
+        fitted = replace(fitted, message=collapsed.bounded(posterior.mean))
     pieces, hkl, spot = [], 0, 0
     # Related reflections stay in one piece.
     for piece in getattr(collapsed, "cut", split)(obs, n=CHUNK):
@@ -216,7 +219,7 @@ def _log_prior(collapsed, known, values, F, trace):
     """Of each amplitude, given the spots of others where these are related to it."""
     if hasattr(collapsed, "family"):
         return collapsed.family(known, values).log_prior(F)
-    return trace.nodes[AMPLITUDE]["fn"].log_prob(F)
+    return trace.nodes[AMPLITUDE]["fn"].log_prob(F) + log_message(known, F)
 
 
 def _wide_error(law, weight, r):

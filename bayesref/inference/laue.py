@@ -13,7 +13,7 @@ messages of single spots would count one uncertainty as many times as there are 
 joint Gaussian. Minka (2001), Uncertainty in Artificial Intelligence 17, 362; Seeger (2005), EPFL report.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -25,40 +25,13 @@ from bayesref.inference import distributed
 from bayesref.inference.collapsed import Collapsed, Span, find_span
 from bayesref.inference.laue_curvature import gauss_newton
 from bayesref.inference.overlap_clusters import Clusters
+from bayesref.inference.propagation import Factors, FixedPoint, Sites, cavity, propagate, spot_cavity
 
 OVERLAP = "I_overlap"  # the site of overlapped spots
 NODES = 24
-CLOSE = 1e-5  # change of a mean, in its sd, below which a fixed point is reached
-SMALLEST = 1e-6  # of α, where nothing else is known of an amplitude
-CONVEX = 0.7  # -α/a at most: a centric prior, J^-½, is convex in J, and its site may be negative
-BELOW = 6.0  # standard deviations below zero, or below I, where sums begin
-NARROW = 0.01  # sd over the range of the nodes, which is ten sd of what they were laid for
-DAMPING = 0.7  # share of a new site in its update: updates of all sites at once may overshoot
+FAR = 8.0  # standard deviations: how far from I a sum may be, unless other spots know it to be farther
 TURNS = 8  # of laying nodes anew and passing messages
-
-
-@dataclass(frozen=True)
-class Sites:
-    """Natural parameters of q: α, β (core,) of the amplitudes; τ, η (spot,) of the sums."""
-
-    alpha: torch.Tensor
-    beta: torch.Tensor
-    tau: torch.Tensor
-    eta: torch.Tensor
-
-    def towards(self, new: "Sites", share: float) -> "Sites":
-        """Part of the way to `new`."""
-        return Sites(
-            *(
-                (1 - share) * a + share * b
-                for a, b in zip(vars(self).values(), vars(new).values(), strict=True)
-            )
-        )
-
-    def near(self, other: "Sites") -> bool:
-        """Whether amplitudes have the same sites, within a per mille of their precision."""
-        scale = torch.maximum(self.alpha, other.alpha)
-        return bool(((self.alpha - other.alpha).abs() <= 1e-3 * scale).all())
+UNSETTLED = 0.1  # change of a mean, in its sd, at which a message is of no use
 
 
 class Probe(Overlaps):
@@ -74,31 +47,6 @@ class Probe(Overlaps):
 
     def answering(self, s):
         self.__dict__["s"] = s
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A fixed point.
-
-    Attributes
-    ----------
-    sites : Sites
-    a, b : (core,), messages to the amplitudes
-    constant : log Z less Σ log ∫ g_h exp(-a J²/2 + b J) over the core
-    K : (order,)
-    cavity_mean : (order,), of J of each order without its spot
-    s_variance : (spot,), of s without the spot
-    pull : (order,), ∂ s_variance/∂K
-    """
-
-    sites: Sites
-    a: torch.Tensor
-    b: torch.Tensor
-    constant: float
-    K: torch.Tensor
-    cavity_mean: torch.Tensor
-    s_variance: torch.Tensor
-    pull: torch.Tensor
 
 
 class LaueCollapsed(Collapsed):
@@ -131,9 +79,11 @@ class LaueCollapsed(Collapsed):
         self.shell = replace(obs.subset(slice(0, 1)), overlaps=self.probe, message=None)
         self.core = _only(obs, self.clusters.core)
         self.sites: Sites | None = None
-        self.settled: Settled | None = None
+        self.settled: FixedPoint | None = None
+        self.order_K = torch.zeros(0)
         self.s_low = torch.zeros(0)
         self.s_span: Span | None = None
+        self.own: list[Span] = []  # of the amplitudes without messages
         self.K_orders = torch.zeros(0)
         self.tied = False
         if tied:
@@ -192,18 +142,49 @@ class LaueCollapsed(Collapsed):
         if not self.tied:
             return super().find_spans(z, warm)
         values = self.latents.unpack(z)
-        warm = warm and self.sites is not None
+        self.message.zero_()
+        self.spans = self.own
+        super().find_spans(z, warm and bool(self.own))
+        self.own, self.K_orders = self.spans, self._order_K(values)
         if self.sites is None:
             self._begin(values)
+        top = self._largest()
         for turn in range(TURNS):
             before = self.sites
-            super().find_spans(z, warm or turn > 0)
-            self.K_orders = self._order_K(values)
-            self._find_s_span(values)
+            self._find_core_spans(values, top)
+            self._find_s_span(values, top)
             done = self._settle(values, passes=6 if turn + 1 < TURNS else 40)
             self.sites = self.settled.sites
             if done and before.near(self.sites):
                 break
+
+    def _largest(self):
+        """What F may be at most, (core,): what its own spots allow, or some overlapped spot would have it alone.
+
+        A message is a Gaussian that may still rise where no spot would have the amplitude.
+        """
+        own = torch.cat([s.hi for s in self.own])[self.clusters.core]
+        alone = (
+            (self.overlaps.I.clamp(min=0) + FAR * self.overlaps.SIGI)[self.clusters.spot] / self.K_orders
+        ).sqrt()
+        return own.scatter_reduce(0, self.clusters.row, alone, "amax")
+
+    def _find_core_spans(self, values, top):
+        """Spans of the amplitudes with messages, put among the others."""
+        a, b = self.message[:, self.clusters.core]
+
+        def log_density(F):
+            return self.log_density(self.core, values, F) + F**2 * (b - 0.5 * a * F**2)
+
+        span, start, spans = find_span(log_density, torch.zeros_like(top), top), 0, []
+        for piece, own in zip(self.pieces, self.own, strict=True):
+            stop = start + len(piece.asu)
+            mine = (self.clusters.core >= start) & (self.clusters.core < stop)
+            rows = self.clusters.core[mine] - start
+            parts = {k: getattr(own, k).index_copy(0, rows, x[mine]) for k, x in vars(span).items()}
+            spans.append(Span(**parts))
+            start = stop
+        self.spans = spans
 
     def _begin(self, values):
         """Sites to start from: spots by their SIGI, amplitudes by their prior."""
@@ -212,30 +193,35 @@ class LaueCollapsed(Collapsed):
         I, SIGI = self.overlaps.I, self.overlaps.SIGI
         self.sites = Sites(1 / mean**2, 1 / mean, 1 / SIGI**2, I / SIGI**2)
         K = self._order_K(values)
-        self._tell(*_cavity(self.clusters.joint(*vars(self.sites).values(), K), self.sites))
+        self.message[:, self.clusters.core] = torch.stack(
+            cavity(self.clusters.joint(*vars(self.sites).values(), K), self.sites)
+        )
 
-    def _tell(self, a, b):
-        self.message[:, self.clusters.core] = torch.stack([a, b])
+    def _tell(self, point: FixedPoint):
+        """Messages to the amplitudes; none to those that do not come to rest, which keep their own spots."""
+        known = torch.stack([point.a, point.b])
+        self.message[:, self.clusters.core] = torch.where(point.change > UNSETTLED, 0.0, known)
 
-    def _find_s_span(self, values):
+    def _find_s_span(self, values, top):
         """Nodes of the sums, counted from `s_low`, beyond which no law puts a sum.
 
         An amplitude that nothing but its prior and one spot know has a cavity like exp(-J), as a Gaussian one far
         below zero; the tails of the error law must not follow it there.
         """
         joint = self.clusters.joint(*vars(self.sites).values(), self.K_orders)
-        tau, eta = _spot_cavity(joint, self.sites)
-        I, room = self.overlaps.I, BELOW * self.overlaps.SIGI
+        tau, eta = spot_cavity(joint, self.sites)
+        I, room = self.overlaps.I, FAR * self.overlaps.SIGI
         self.s_low = I.clamp(max=0) - room
-        top = (
-            torch.maximum(joint.s_mean + 8 * joint.s_variance.sqrt(), I.clamp(min=0) + 2 * room) - self.s_low
+        most = self.overlaps.total(self.K_orders * top[self.clusters.row] ** 2)
+        high = torch.maximum(
+            torch.minimum(joint.s_mean + 8 * joint.s_variance.sqrt(), most), I.clamp(min=0) + room
         )
 
         def log_density(u):
             s = u + self.s_low
             return self._law(values, s) + s * (eta - 0.5 * tau * s)
 
-        self.s_span = find_span(log_density, torch.zeros_like(top), top)
+        self.s_span = find_span(log_density, torch.zeros_like(high), high - self.s_low)
 
     def _s_nodes(self):
         u, slope = self.s_span.nodes(NODES)
@@ -244,59 +230,35 @@ class LaueCollapsed(Collapsed):
     # The fixed point
 
     @torch.no_grad()
-    def _settle(self, values, passes=30, room=0.0, n_node=20):
+    def _settle(self, values, passes=40, room=0.0, n_node=20):
         """The fixed point at these values, from the sites of the last E-step on. Returns whether it was reached."""
         values = {k: v.detach() for k, v in values.items()}
         span = _pick([self.moved(n, values) for n in range(len(self.pieces))], self.clusters.core, room)
         F, slope = span.nodes(n_node)
-        g = span.posterior(self.log_density(self.core, values, F), slope)
-        g, J = g.log_weight + g.log_normalizer, F**2
+        log_g = _log_mass(span.posterior(self.log_density(self.core, values, F), slope))
         s, slope = self._s_nodes()
-        law = self.s_span.posterior(self._law(values, s), slope)
-        law = law.log_weight + law.log_normalizer
-        K, sites = self._order_K(values), self.sites
-        last = None
-        for k in range(passes):
-            joint = self.clusters.joint(*vars(sites).values(), K)
-            a, b = _cavity(joint, sites)
-            tau, eta = _spot_cavity(joint, sites)
-            _, mean_h, var_h = _tilted(g, J, a, b)
-            log_s, mean_s, var_s = _tilted(law, s, tau, eta)
-            still = last is None or float(((mean_h - last) / var_h.sqrt()).abs().max()) > CLOSE
-            if not still or k == passes - 1:
-                break
-            last = mean_h
-            least = torch.where(a > 0, -CONVEX * a, SMALLEST)
-            new = Sites(*_site(mean_h, var_h, a, b, least), *_site(mean_s, var_s, tau, eta, 0.0 * tau))
-            sites = sites.towards(new, DAMPING)
-        constant = (
-            float(log_s.sum()) + joint.log_normalizer
-            - float(_log_gauss(a + sites.alpha, b + sites.beta).sum())
-            - float(_log_gauss(tau + sites.tau, eta + sites.eta).sum())
-        )  # fmt: skip
-        self._tell(a, b)
-        spot, rest = self.clusters.spot, 1 - sites.tau * joint.s_variance
-        shift = (sites.tau * joint.s_mean - sites.eta) / rest
-        self.settled = Settled(
-            sites, a, b, constant, K,
-            cavity_mean=joint.mean[self.clusters.row] + joint.along * shift[spot],
-            s_variance=joint.s_variance / rest,
-            pull=2 * joint.along / rest[spot],
-        )  # fmt: skip
-        return not still
+        log_law = _log_mass(self.s_span.posterior(self._law(values, s), slope))
+        self.order_K = self._order_K(values)
+        factors = Factors(log_g, F**2, log_law, s)
+        self.settled = propagate(self.clusters, factors, self.sites, self.order_K, passes)
+        self._tell(self.settled)
+        return self.settled.reached
 
     def _spot_term(self, values):
         """Σ log ∫ p(I | s) Normal(s; cavity) ds as a function of K and the error law; its value is `constant`."""
-        me = self.settled
+        sites, joint, spot = self.settled.sites, self.settled.joint, self.clusters.spot
+        rest = 1 - sites.tau * joint.s_variance  # q without the spot: rank one less
+        shift = ((sites.tau * joint.s_mean - sites.eta) / rest)[spot]
         s, slope = self._s_nodes()
         law, K = self._law(values, s), self.probe.parts
-        mean = self.overlaps.total(K * me.cavity_mean)
-        variance = me.s_variance + self.overlaps.total((K - me.K) * me.pull)
+        mean = self.overlaps.total(K * (joint.mean[self.clusters.row] + joint.along * shift))
+        pull = 2 * joint.along / rest[spot]  # ∂ variance/∂K, all that the gradient needs
+        variance = joint.s_variance / rest + self.overlaps.total((K - self.order_K) * pull)
         # A Gaussian in s but for a constant; where sites of other amplitudes are negative, its variance may be.
         cavity = s * (mean - 0.5 * s) / variance
         value = self.s_span.posterior(law + cavity, slope).log_normalizer
         value = (value - 0.5 * variance.abs().log() - 0.5 * mean**2 / variance).sum()
-        return value - value.detach() + me.constant
+        return value - value.detach() + self.settled.constant
 
     # What `Collapsed` offers
 
@@ -322,6 +284,14 @@ class LaueCollapsed(Collapsed):
     def at(self, z):
         self._settle(self.latents.unpack(z), room=2.0)
         return self.message.clone()
+
+    def bounded(self, z):
+        """Messages that do not rise beyond the largest amplitude possible, for use where nothing else bounds it."""
+        self._settle(self.latents.unpack(z))
+        a, b = self.message.clone()
+        core, top = self.clusters.core, self._largest()
+        a[core] = torch.maximum(a[core], b[core] / top**2)
+        return torch.stack([a, b])
 
     def use(self, message):
         self.message.copy_(message)
@@ -356,33 +326,6 @@ def _pick(spans, rows, room):
     return Span(lo.clamp(min=0), hi, whole["middle"], whole["width"])
 
 
-def _cavity(joint, sites):
-    """a, b: what q says of each J without its own site."""
-    return (1 / joint.variance - sites.alpha).clamp(min=0), joint.mean / joint.variance - sites.beta
-
-
-def _spot_cavity(joint, sites):
-    """What q says of each s without its own site."""
-    return 1 / joint.s_variance - sites.tau, joint.s_mean / joint.s_variance - sites.eta
-
-
-def _tilted(log_mass, x, a, b):
-    """log ∫, mean and variance of x under log_mass - a x²/2 + b x, (*batch,) each."""
-    w = log_mass + x * (b - 0.5 * a * x)
-    log_Z = w.logsumexp(0)
-    w = (w - log_Z).exp()
-    mean = (w * x).sum(0)
-    # Where a cavity has left the nodes, one node holds everything, for the moment.
-    least = (NARROW * (x[-1] - x[0])) ** 2
-    return log_Z, mean, torch.maximum((w * (x - mean) ** 2).sum(0), least)
-
-
-def _site(mean, variance, a, b, smallest):
-    """The Gaussian that makes of a cavity these moments; where it would be too wide, at least its mean."""
-    alpha = torch.maximum(1 / variance - a, smallest)
-    return alpha, mean * (a + alpha) - b
-
-
-def _log_gauss(a, b):
-    """log ∫ exp(-a x²/2 + b x) dx over the real line."""
-    return 0.5 * (2 * torch.pi / a).log() + 0.5 * b**2 / a
+def _log_mass(posterior):
+    """Log density times quadrature weight, (node, *batch)."""
+    return posterior.log_weight + posterior.log_normalizer

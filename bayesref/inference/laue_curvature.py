@@ -38,7 +38,7 @@ def gauss_newton(collapsed, z, names):
         start += len(tau)
     diagonal, B = torch.cat(diagonal), torch.cat(B).double()
     J = curvature.jacobian(collapsed, collapsed.overlaps.orders, z, names)
-    u = collapsed.settled.K * torch.cat([m.m2 for m in collapsed.moments])[collapsed.overlaps.orders.hkl_id]
+    u = collapsed.order_K * torch.cat([m.m2 for m in collapsed.moments])[collapsed.overlaps.orders.hkl_id]
     tau, spot = collapsed.settled.sites.tau, clusters.spot
     R = J.new_zeros(clusters.n_spot, J.shape[1]).index_add(0, spot, u[:, None] * J)
     H = H + R.T @ (tau[:, None] * R)

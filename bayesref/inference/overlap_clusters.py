@@ -75,12 +75,18 @@ class Clusters:
     ----------
     core : (core,) int64, the reflections concerned, sorted
     row : (order,) int64, row of each order in `core`
+    n : number of clusters
+    label, spot_label : (core,), (spot,) int64, cluster of each
     """
 
     def __init__(self, hkl_id: torch.Tensor, spot: torch.Tensor):
         self.core, self.row = hkl_id.unique(return_inverse=True)
         self.spot, self.n_spot = spot, int(spot.max()) + 1
-        self.batches = self._batches(*self._numbered())
+        label, position, count = self._numbered()
+        self.n, self.label = len(count), torch.from_numpy(label)
+        self.spot_label = torch.zeros(self.n_spot, dtype=torch.int64)
+        self.spot_label[spot] = self.label[self.row]
+        self.batches = self._batches(label, position, count)
 
     def _numbered(self):
         """Cluster of each member, and its position there, (core,) each."""
@@ -93,7 +99,7 @@ class Clusters:
         count = np.bincount(label)
         position = np.empty(n, dtype=np.int64)
         position[order] = np.arange(n) - np.repeat(np.cumsum(count) - count, count)
-        return label, position, count
+        return label.astype(np.int64), position, count
 
     def _batches(self, label, position, count):
         p, q = _pairs(self.spot.numpy())
