@@ -10,7 +10,7 @@ import torch
 import typer
 
 from bayesref._checks import InputError
-from bayesref.io.series import SeriesFiles, parse_light, read_series_file
+from bayesref.io.series import SeriesFiles, pair, parse_light, read_series_file
 from bayesref.kinetics.design import WIDTHS, Design
 from bayesref.kinetics.kinetics import Kinetics
 from bayesref.kinetics.response import HistogramResponse
@@ -48,6 +48,9 @@ class KineticsSettings:
         DATA("--state", metavar="NAME=MODEL", help="Structure of a state, the dark one first; repeated."),
     ] = None
     labels: Annotated[str | None, DATA(metavar="F,SIGF", help="Columns, the same in every file.")] = None
+    light_labels: Annotated[
+        str | None, DATA(metavar="F,SIGF", help="Columns of the light data, where they differ.")
+    ] = None
     dmin: Annotated[float | None, DATA(help="High-resolution limit, Å.")] = None
     move: Annotated[
         list[str] | None,
@@ -166,8 +169,9 @@ def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
     else:
         files = SeriesFiles(settings.dark, parse_light(settings.light))
     if settings.labels:
-        pair = [x.strip() for x in settings.labels.split(",")]
-        files = replace(files, labels=(pair[0], pair[-1]))
+        files = replace(files, labels=pair(settings.labels))
+    if settings.light_labels:
+        files = replace(files, light_labels=pair(settings.light_labels))
     states = dict(files.states)
     for text in settings.state or ():
         name, _, path = text.partition("=")

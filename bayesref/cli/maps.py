@@ -16,7 +16,7 @@ from bayesref.cli.command import command_from
 from bayesref.cli.tables import table
 from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.merged import check_against
-from bayesref.io.series import SeriesFiles, read_series, rescaled
+from bayesref.io.series import SeriesFiles, pair, read_series, rescaled
 from bayesref.io.structure import read_structure
 from bayesref.refinement.difference import AmplitudeDifference, amplitude_difference, extrapolated
 from bayesref.refinement.states import DarkModel, fit_dark, to_model_scale
@@ -36,7 +36,10 @@ class MapsSettings:
     dark: Annotated[Path, DATA(help="Merged data without light (MTZ or mmCIF).", show_default=False)]
     light: Annotated[Path, DATA(help="Merged data after the light.", show_default=False)]
     model: Annotated[Path, DATA(help="Structure without light (PDB or mmCIF).", show_default=False)]
-    labels: Annotated[str | None, DATA(metavar="F,SIGF", help="Columns, the same in both files.")] = None
+    labels: Annotated[str | None, DATA(metavar="F,SIGF", help="Columns.")] = None
+    light_labels: Annotated[
+        str | None, DATA(metavar="F,SIGF", help="Columns of the light data, where they differ.")
+    ] = None
     dmin: Annotated[float | None, DATA(help="High-resolution limit, Å.")] = None
 
     k: Annotated[float, MAPS(min=0, help="Probabilities are of features above so many rms of the map.")] = 3.0
@@ -77,8 +80,9 @@ def maps(settings: MapsSettings) -> None:
     torch.set_num_threads(settings.threads)
     alpha = share_draws(settings)
     out = prepare_output(settings.out, settings.overwrite)
-    pair = [x.strip() for x in settings.labels.split(",")] if settings.labels else None
-    files = SeriesFiles(settings.dark, {0.0: settings.light}, (pair[0], pair[-1]) if pair else None)
+    files = SeriesFiles(
+        settings.dark, {0.0: settings.light}, pair(settings.labels), light_labels=pair(settings.light_labels)
+    )
     series, dark = read_series(files, settings.dmin)
     crystal = read_structure(settings.model)
     check_against(dark, crystal, str(settings.model))

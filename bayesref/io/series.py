@@ -2,7 +2,7 @@
 
     [series]                 # TOML; paths are relative to the file
     dark = "off.mtz"
-    labels = ["F", "SIGF"]   # optional, the same in every file
+    labels = ["F", "SIGF"]   # optional; light_labels where those of the light data differ
     [[light]]
     delay = "10 us"
     file = "10us.mtz"
@@ -38,6 +38,7 @@ class SeriesFiles:
     dark : merged dataset without light
     light : delay, s -> merged dataset
     labels : columns, or None
+    light_labels : those of the datasets after light, where they differ
     states : name -> model file; the first is the dark state
     kinetics : further settings: scheme, ground, start, light_activated, time
     """
@@ -47,6 +48,22 @@ class SeriesFiles:
     labels: tuple[str, str] | None = None
     states: dict[str, Path] = field(default_factory=dict)
     kinetics: dict = field(default_factory=dict)
+    light_labels: tuple[str, str] | None = None
+
+
+def pair(text: str | None) -> tuple[str, str] | None:
+    """The labels "F,SIGF", or None.
+
+    Raises
+    ------
+    InputError : not two of them
+    """
+    if text is None:
+        return None
+    labels = [x.strip() for x in text.split(",")]
+    if len(labels) != 2 or not all(labels):
+        raise InputError(f"The labels {text} are not of the form F,SIGF; give the two columns.")
+    return labels[0], labels[1]
 
 
 def parse_light(texts) -> dict[float, Path]:
@@ -104,6 +121,7 @@ def read_series_file(path: str | Path) -> SeriesFiles:
         tuple(series["labels"]) if "labels" in series else None,
         {k: folder / v for k, v in table.get("states", {}).items()},
         table.get("kinetics", {}),
+        tuple(series["light_labels"]) if "light_labels" in series else None,
     )
 
 
@@ -118,7 +136,9 @@ def read_series(files: SeriesFiles, dmin: float | None = None) -> tuple[TimeSeri
     columns_F, columns_s = [dark.value], [dark.sigma]
     delays = sorted(files.light)
     for t in delays:
-        data = as_amplitudes(read_merged(files.light[t], labels=files.labels, dmin=dmin))
+        data = as_amplitudes(
+            read_merged(files.light[t], labels=files.light_labels or files.labels, dmin=dmin)
+        )
         _check_same(dark, data, files.dark, files.light[t])
         F, sigma = _onto(dark.asu, data)
         columns_F.append(F)
