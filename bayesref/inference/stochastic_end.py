@@ -20,7 +20,9 @@ STEPS = 12  # of L-BFGS in one run
 TOLERANCE = 0.5  # log units that a further Newton step may still promise
 
 
-def finished(model, obs, args, latents, z, names, natural, runs, report, history, seed) -> Posterior:
+def finished(
+    model, obs, args, latents, z, names, natural, runs, report, history, seed, *, again=False, last=True
+) -> Posterior:
     """The posterior of the spots `obs` near z.
 
     Parameters
@@ -31,6 +33,8 @@ def finished(model, obs, args, latents, z, names, natural, runs, report, history
     natural : (2, hkl) of `obs.asu`, (a, b)
     runs : at most so many runs of L-BFGS on the exact likelihood; 0: only the curvature at z
     report, history : of the fit, to go on
+    again : z is near the optimum already, for all but some images
+    last : with the ELBO
     """
     collapsed = Collapsed(model, obs, args, latents)
     _start_spans(collapsed, latents.unpack(z), natural)
@@ -41,10 +45,10 @@ def finished(model, obs, args, latents, z, names, natural, runs, report, history
     try:
         if runs:
             s.refresh(float("nan"), warm=True)
-            if len(s.rest):
+            if len(s.rest) and not again:
                 s.minimize(s.fixed_scale(), s.rest, Identity(len(s.rest)), STEPS // 2)
             s.adapt()
-            s.minimize(collapsed.surrogate, s.mine, s.root, STEPS)
+            s.minimize(collapsed.surrogate, s.mine, s.root, STEPS // 2 if again else STEPS)
         linear = all(getattr(a, "linear", True) for a in args)
         for k in range(runs):
             s.look(curvature=k == 0 or gain > 100 or not linear, warm=True)
@@ -57,13 +61,15 @@ def finished(model, obs, args, latents, z, names, natural, runs, report, history
             raise
         reason, s.whole = "interrupted; this is the best so far", None
     collapsed.refresh(s.z, warm=True)
-    root = inverse_root(precision(collapsed, s.z, names)) if s.whole is None else s.whole
+    root = s.whole
+    if root is None or gain > 1e3:
+        root = inverse_root(precision(collapsed, s.z, names))
     log_joint = collapsed.value(s.z)
     p = Posterior(
         model, obs, args, latents, s.z, root, log_joint, history=s.history, reason=reason,
         converged=gain < TOLERANCE,
     )  # fmt: skip
-    return with_elbo(p, 2, seed)
+    return with_elbo(p, 2, seed) if last else p
 
 
 @torch.no_grad()

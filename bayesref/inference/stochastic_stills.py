@@ -42,6 +42,7 @@ from bayesref.io.stills_store import ImageStore, on_disk
 
 SETTLE = 3  # epochs before images are judged, by the start alone until then: their scales must be known
 FIRST = 4  # looks at each batch in the first epoch, so that the images' own weights come near
+COUNTS = 0.02  # weight from which on an image has a part in the last steps
 ADAPT = range(1, 100, 2)  # epochs after which the prior sds of the scale follow the evidence
 
 
@@ -93,11 +94,12 @@ def fit_stills(
             raise
         reason = "interrupted; this is the best so far"
     runs = 0 if reason.startswith("interrupted") else polish
-    p = s.finished(runs)
-    if runs and images.undecided:
+    again = bool(runs) and images.undecided
+    p = s.finished(runs, last=not again)
+    if again:
         # With the error model of the exact likelihood, some images are judged otherwise.
         s.judge(p)
-        p = s.finished(runs)
+        p = s.finished(runs, again=True)
     ended = f"{reason}; {p.reason}" if p.reason else reason
     return replace(p, reason=ended, converged=p.converged if runs else done)
 
@@ -172,9 +174,14 @@ class _Loop:
             self.visit(images, SETTLE, learn=False)
         self.memory.recount(self._all_places())
 
-    def finished(self, runs: int) -> Posterior:
-        """The exact likelihood of all spots, in the ways and with the weights that their images have now."""
+    def finished(self, runs: int, **how) -> Posterior:
+        """The exact likelihood of all spots, in the ways and with the weights that their images have now.
+
+        Images of next to no weight are left out: their scale is free to move, and would move the quadrature.
+        """
         obs, images = self.store.obs, self.images
+        if images.outliers:
+            obs = obs.subset((images.weight > COUNTS)[obs.image_id])
         if images.ways is not None:
             obs = reindexed(obs, images.ways, images.choice)
             if self.folder is not None:
@@ -182,7 +189,7 @@ class _Loop:
         latents, natural = self.collapsed.latents, self.memory.total
         return finished(
             self.weighted(), obs, self.args, latents, self.z, self.names, natural, runs, self.report,
-            self.history, self.seed,
+            self.history, self.seed, **how,
         )  # fmt: skip
 
     def visit(self, images: torch.Tensor, epoch: int, learn: bool = True):
