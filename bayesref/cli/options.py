@@ -57,6 +57,14 @@ class MergeSettings:
     keep_harmonics: Annotated[
         bool, INPUT("--keep-harmonics", help="Keep Laue spots that several harmonics share.")
     ] = False
+    wavelength_range: Annotated[
+        str | None,
+        INPUT(
+            metavar="LOW,HIGH|auto",
+            help="Wavelengths of a Laue beam, Å (auto: those of the file): spots that several harmonics share are "
+            "taken apart. Without it they are left out.",
+        ),
+    ] = None
     separate_files: Annotated[
         bool, INPUT("--separate-files", help="One merged dataset for each file, scaled together.")
     ] = False
@@ -80,12 +88,23 @@ class MergeSettings:
             metavar="TERMS",
             help="Terms of log K: falloff (with resolution), additive (smooth functions of the metadata), image (k "
             "and B of each image), anisotropy (B by direction), physical (smooth in image number, absorption surface, "
-            "anisotropic B), neural.",
+            "anisotropic B), neural; of Laue data "
+            "wavelength (a curve), lorentz (λ⁴/sin²θ), polarisation.",
         ),
     ] = "falloff,additive,image"
     surface: Annotated[
         str | None,
-        SCALE(metavar="X,Y", help="Detector position columns for the absorption surface of 'physical'."),
+        SCALE(
+            metavar="X,Y",
+            help="Detector position columns for the absorption surface of 'physical', and for 'polarisation'.",
+        ),
+    ] = None
+    polarised: Annotated[
+        float,
+        SCALE(min=0.0, max=1.0, help="Share of the beam polarised along the first of these; 0.5 = none."),
+    ] = 0.5
+    beam_centre: Annotated[
+        str | None, SCALE(metavar="X,Y", help="Direct beam, in units of these columns, for 'polarisation'.")
     ] = None
     network_width: Annotated[int, SCALE(min=1, help="Units in a layer of 'neural'.")] = 12
     network_depth: Annotated[int, SCALE(min=1, help="Residual layers of 'neural'.")] = 2
@@ -195,7 +214,9 @@ class MergeSettings:
     ] = None
     image_resolution: Annotated[
         float | None,
-        STILLS(help="Leave out spots beyond the image's own limit of 1/d plus this, Å⁻¹ (of CrystFEL streams)."),
+        STILLS(
+            help="Leave out spots beyond the image's own limit of 1/d plus this, Å⁻¹ (of CrystFEL streams)."
+        ),
     ] = None
     reindex: Annotated[
         str | None,

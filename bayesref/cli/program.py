@@ -22,6 +22,7 @@ from bayesref.scaling.image_wise import ImageWise
 from bayesref.scaling.neural import Neural
 from bayesref.scaling.physical import Physical
 from bayesref.scaling.scale import Product, Scale
+from bayesref.scaling.wavelength import Lorentz, Polarisation, Wavelength
 
 TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     "falloff": lambda obs, s: Falloff(obs),
@@ -30,6 +31,11 @@ TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     "anisotropy": lambda obs, s: Anisotropy(obs),
     "neural": lambda obs, s: Neural(obs, s.network_width, s.network_depth, s.seed),
     "physical": lambda obs, s: Physical(obs, surface=comma_list(s.surface) or None),
+    "wavelength": lambda obs, s: Wavelength(obs),
+    "lorentz": lambda obs, s: Lorentz(obs),
+    "polarisation": lambda obs, s: Polarisation(
+        obs, s.polarised, comma_list(s.surface), number_pair(s.beam_centre, "--beam-centre")
+    ),
 }
 NEED_METADATA = ("additive", "neural")
 
@@ -59,6 +65,22 @@ def comma_list(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+def number_pair(text: str | None, option: str) -> tuple[float, float] | None:
+    """Two numbers from '0.95,1.25'; None from None.
+
+    Raises
+    ------
+    InputError : not two numbers
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(x) for x in comma_list(text))
+    except ValueError:
+        raise InputError(f"{option} {text} is not two numbers with a comma between them.") from None
+    return low, high
+
+
 def build_program(settings: MergeSettings, obs: Observations) -> Program:
     """Model page, scale and fixed sites.
 
@@ -67,10 +89,16 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     InputError : an unknown page, term or site, or a value out of range
     """
     prior = related_prior(settings) or amplitude_prior(settings, obs)
-    model = prior.bind(programs.load(prior.page))
-    _check_signature(model, prior.page)
+    page = laue_page(prior.page, obs)
+    model = prior.bind(programs.load(page))
+    _check_signature(model, page)
     scale, notes = build_scale(settings, obs)
     return Program(model, scale, fixed_sites(settings, model, obs, scale), prior.notes + notes, prior.report)
+
+
+def laue_page(page: str, obs: Observations) -> str:
+    """The page that knows spots of several orders, in place of `merge`, where there are such spots."""
+    return "merge_laue" if page == "merge" and obs.overlaps else page
 
 
 def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tuple[str, ...]]:
@@ -79,8 +107,8 @@ def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tupl
     for term in asked:
         if term not in TERMS:
             raise InputError(_unknown("scale term", term, TERMS, "--scale"))
-    if settings.surface and "physical" not in asked:
-        raise InputError("--surface belongs to the term 'physical'; add it to --scale.")
+    if settings.surface and not {"physical", "polarisation"} & set(asked):
+        raise InputError("--surface belongs to the terms 'physical' and 'polarisation'; add one to --scale.")
     if {"anisotropy", "physical"} <= set(asked):
         raise InputError("--scale physical has an anisotropic B already; leave anisotropy out.")
     terms, notes = list(dict.fromkeys(asked)), []
@@ -89,7 +117,7 @@ def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tupl
         terms = [t for t in terms if t not in NEED_METADATA]
         if dropped:
             notes.append(f"Without --metadata the scale has no term {' and '.join(dropped)}.")
-    if not terms:
+    if not set(terms) - {"lorentz", "polarisation"}:  # these have nothing to fit
         raise InputError(f"--scale {settings.scale} leaves no term; add falloff, or give --metadata.")
     return Product(*(TERMS[t](obs, settings) for t in terms)), tuple(notes)
 

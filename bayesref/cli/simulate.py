@@ -10,6 +10,7 @@ import typer
 from bayesref.cli.command import command_from
 from bayesref.cli.merge import parse_cell
 from bayesref.cli.simulate_kinetics import command as simulate_kinetics
+from bayesref.cli.simulate_laue import command as simulate_laue
 from bayesref.cli.simulate_refine import command as simulate_refine
 from bayesref.data.simulate import MergeOptions, simulate_merge
 from bayesref.io.simulation import write_simulation
@@ -74,4 +75,5 @@ def merge(settings: SimulateSettings) -> None:
 
 app.command("merge")(command_from(SimulateSettings, merge))
 app.command("kinetics")(simulate_kinetics)
+app.command("laue")(simulate_laue)
 app.command("refine")(simulate_refine)
