@@ -10,7 +10,7 @@ from rich.console import Console
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
 from bayesref.cli.options import MergeSettings
-from bayesref.cli.program import Program, build_program, comma_list
+from bayesref.cli.program import Program, build_program, comma_list, number_pair
 from bayesref.cli.progress import FitProgress
 from bayesref.cli.related import dataset_tree
 from bayesref.cli.resume import prepare, stoppable
@@ -112,6 +112,7 @@ def read(settings: MergeSettings) -> Observations:
         image_key=settings.image_key,
         wavelength_key=settings.wavelength_key,
         keep_harmonics=settings.keep_harmonics,
+        wavelength_range=wavelength_range(settings),
         anomalous=settings.anomalous,
         separate=settings.separate_files,
         spacegroup=settings.spacegroup,
@@ -123,6 +124,16 @@ def read(settings: MergeSettings) -> Observations:
         image_resolution=settings.image_resolution,
     )
     return obs if tree is None else tree.arrange(obs)
+
+
+def wavelength_range(settings: MergeSettings) -> tuple[float, float] | str | None:
+    """Wavelengths of the beam, where overlapped Laue spots are to be taken apart."""
+    asked = settings.wavelength_range
+    if asked is not None and settings.keep_harmonics:
+        raise InputError("--wavelength-range takes overlapped spots apart, --keep-harmonics does not; give one.")
+    if asked is not None and settings.method != "deterministic":
+        raise InputError("--wavelength-range needs --method deterministic: a minibatch of images cuts spots apart.")
+    return asked if asked == "auto" else number_pair(asked, "--wavelength-range")
 
 
 def fit_options(settings: MergeSettings) -> dict:
