@@ -48,13 +48,13 @@ def prepare(settings: MergeSettings, console: Console) -> tuple[Path, Checkpoint
         )
     asked = {_flag(k): _text(v) for k, v in asdict(settings).items() if k not in FREE}
     checkpoint = Checkpoint(folder, every, settings.resume, asked, notify=console.print)
-    found = checkpoint.path.exists()
+    found = distributed.from_first(checkpoint.path.exists)
     if found and not settings.resume and not settings.overwrite:
         raise InputError(
             f"{settings.out} holds the checkpoint of a run; --resume continues it, --overwrite starts anew."
         )
     if found and settings.resume:
-        checkpoint.peek()
+        distributed.from_first(checkpoint.peek)
     elif settings.resume:
         console.print(f"There is no checkpoint in {folder} yet; starting from the beginning.")
     only_ours = settings.resume and (found or _is_empty(settings.out))

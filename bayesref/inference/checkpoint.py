@@ -50,7 +50,7 @@ class Checkpoint:
     notify : called with a sentence when a fit is resumed
     """
 
-    folder: Path
+    folder: str | Path
     every: int | None = None
     resume: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
