@@ -21,13 +21,23 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from bayesref.distributions import AmplitudePosterior, NodePosterior, bracket, nodes
+from bayesref.distributions import (
+    AmplitudePosterior,
+    NodePosterior,
+    ReferenceLaplace,
+    ReferenceNormal,
+    ReferenceStudentT,
+    RiceWoolfson,
+    bracket,
+    nodes,
+)
 from bayesref.guides.amplitudes import natural_parameters
 from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents, trace_model
 from bayesref.inference import distributed
 
 DROP = 14.0  # log units below the mode where a span ends; what lies beyond is a millionth
 PEAK = 2.0  # log units below the mode that make the peak: two standard deviations of a normal density
+EXPECTING = (ReferenceLaplace, ReferenceNormal, ReferenceStudentT, RiceWoolfson)  # priors about an amplitude
 CHUNK = 12_000  # spots handled at a time, so that (node, spot) arrays stay in the processor's cache
 
 
@@ -92,6 +102,18 @@ class Span:
 def log_message(obs, F):
     """Log of what else is known of the amplitudes F (node, hkl), -a F⁴/2 + b F²; zero where that is nothing."""
     return 0.0 if obs.message is None else F**2 * (obs.message[1] - 0.5 * obs.message[0] * F**2)
+
+
+def _likelihood_share(prior, span):
+    """How much of the curvature of log p(F | I) at its peak the prior does not give, from 0 to 1, (hkl,).
+
+    Wilson's distribution is never narrow. One about an expected amplitude may hold F where it is, whatever K does.
+    """
+    if not isinstance(prior, EXPECTING):
+        return 1.0
+    h = span.width.minimum(0.5 * span.middle)
+    below, here, above = prior.log_prob(span.middle + h * torch.tensor([[-1.0], [0.0], [1.0]], dtype=h.dtype))
+    return (1 - (2 * here - below - above) * (span.width / h) ** 2).clamp(0, 1)
 
 
 def find_span(log_density, lo, hi, passes=6) -> Span:
@@ -173,14 +195,16 @@ class Collapsed:
 
     @torch.no_grad()
     def moved(self, n: int, values) -> Span:
-        """The span of piece n where the scale has moved since it was found: F goes as K^-½."""
+        """The span of piece n where the scale has moved since it was found: F goes as K^-½, if its prior lets it."""
         piece, values = self.pieces[n], {k: v.detach() for k, v in values.items()}
-        K = self.run(piece, values).nodes[INTENSITY]["fn"].loc
+        trace = self.run(piece, values)
+        K = trace.nodes[INTENSITY]["fn"].loc
+        share = _likelihood_share(trace.nodes[AMPLITUDE]["fn"], self.spans[n])
         weight = (K / piece.SIGI) ** 2
         total, change = torch.zeros(2, len(piece.asu), dtype=K.dtype).unbind(0)
         total = total.index_add(0, piece.hkl_id, weight).clamp(min=1e-300)
         change = change.index_add(0, piece.hkl_id, weight * (K / self.K[n]).log()) / total
-        return self.spans[n].scaled((-0.5 * change).exp())
+        return self.spans[n].scaled((-0.5 * share * change).exp())
 
     @torch.no_grad()
     def find_spans(self, z: torch.Tensor, warm: bool = False) -> None:

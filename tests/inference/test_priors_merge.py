@@ -137,3 +137,19 @@ def test_amplitudes_as_a_family(without, family):
     # KL(q ‖ p) seeks the mode: the family is narrower than what it stands for, never much wider.
     assert 0.9 < float((other.SIGF / exact.SIGF).mean()) < 1.01
     assert other.draws.shape == (8, len(exact.F))
+
+
+def test_amplitudes_that_the_prior_holds_stay_where_they_are(case):
+    """A prior far narrower than the error of the scale: spans must not follow K, or they would miss the amplitude."""
+    exact = reference(case.obs.asu, case.F, SIGF=0.0, share=1.0)
+    obs, held = (
+        case.obs,
+        {"reference_m": torch.zeros(()).double(), "reference_delta": torch.zeros(()).double()},
+    )
+    scale = br.Product(br.Falloff(obs), br.Additive(obs, n_pair=0))
+    posterior = br.fit(partial(LAWS["normal"], reference=exact), obs, scale, fixed=held)
+    assert posterior.converged
+    assert abs(posterior.elbo - posterior.log_joint) < 500  # the entropy of the scale and the error model
+    a = posterior.amplitudes(n_draws=4)
+    torch.testing.assert_close(a.F, case.F, rtol=1e-3, atol=1e-3)
+    assert float(a.SIGF.max()) < 1e-3
