@@ -27,6 +27,7 @@ from bayesref.results.differences import difference_figures, difference_lines
 from bayesref.results.extras import Extras, read_flags
 from bayesref.results.write import MergeResults, write_all
 from bayesref.validation.intensities import intensity_figures, intensity_lines
+from bayesref.validation.twin_report import twin_figures, twin_lines
 from bayesref.validation.merging import completeness, half_statistics, half_z, prediction_statistics
 
 # Options of one method only, as `fit` names them.
@@ -86,7 +87,7 @@ def _merge(settings: MergeSettings) -> None:
             **results.figures["posterior"]
         )
         console.print(f"Amplitudes as {settings.posterior} laws lose {lost}.")
-    for line in intensity_lines(results.figures):
+    for line in [*intensity_lines(results.figures), *twin_lines(results.figures)]:
         console.print(line)
     for line in difference_lines(results.figures):
         console.print(line)
@@ -222,6 +223,7 @@ def cross_validate(
     if amplitudes.gap is not None:
         figures["posterior"] = {"gap": float(amplitudes.gap.sum()), "gap_mean": float(amplitudes.gap.mean())}
     figures |= {f"intensities_{k}": intensity_figures(asu, amplitudes, k) for k in range(asu.n_dataset)}
+    figures |= {f"twinning_{k}": twin_figures(asu, amplitudes, k) for k in range(asu.n_dataset)}
     tree = dataset_tree(settings)
     if tree is not None:
         figures |= difference_figures(asu, amplitudes, halves, tree)

@@ -10,11 +10,13 @@ import typer
 
 from bayesref._checks import InputError
 from bayesref.cli import validate_output as output
+from bayesref.cli.validate_twinning import twinning
 from bayesref.io.result_mtz import ResultTable, read_result
 from bayesref.results import validation_plots as plots
 from bayesref.validation import counts, half_files, spot_files, wilson_b
 
 app = typer.Typer(help="Statistics of merged data, half datasets and predictions.", no_args_is_help=True)
+app.command()(twinning)
 
 Method = Literal["pearson", "spearman", "weighted"]
 Files = Annotated[list[Path], typer.Argument(help="Result files of the same kind.", show_default=False)]

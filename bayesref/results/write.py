@@ -3,7 +3,7 @@
 merged_k.mtz halves_k.mtz predictions_k.mtz    see `results.mtz`
 differences_k.mtz difference_halves_k.mtz      of related datasets, see `results.differences`
 scaled_k.mtz                                   see `results.scaled`
-cchalf_k.png calibration.png scale_k.png       see `results.plots`
+cchalf_k.png calibration.png scale_k.png l_test_k.png      see `results.plots`, `results.twin_plots`
 statistics.csv                                 tables by resolution, below one another
 history.csv                                    see `results.history`
 posterior.nc                                   see `results.inference_data`
@@ -33,6 +33,7 @@ from bayesref.results.history import write_history
 from bayesref.results.inference_data import posterior_datasets, write_posterior
 from bayesref.results.run import run_record, write_run
 from bayesref.results.scaled import scaled_table
+from bayesref.results.twin_plots import l_curve, l_plot
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,10 @@ def _put_plots(r, put):
             )
     if len(r.z):
         put("calibration.png", plots.write_plot, plots.calibration_plot(r.z, r.z_label))
+    for name, figures in r.figures.items():
+        if name.startswith("twinning_") and figures:
+            curves = {"data": l_curve(figures["L_cumulative"])}
+            put(f"l_test_{name.removeprefix('twinning_')}.png", plots.write_plot, l_plot(curves))
     number = r.obs.image_id if r.obs.image_number is None else r.obs.image_number[r.obs.image_id]
     dHKL = r.obs.asu.dHKL[r.obs.hkl_id]
     for k in r.obs.file_id.unique().tolist():
