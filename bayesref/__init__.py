@@ -7,6 +7,7 @@ import importlib
 
 _HOME = {
     "Additive": "scaling.additive",
+    "Amortised": "scaling.amortised",
     "AmplitudePosterior": "distributions",
     "AtomicModel": "refinement.atomic_model",
     "BoxResponse": "kinetics.response",

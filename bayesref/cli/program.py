@@ -16,6 +16,7 @@ from bayesref.cli.related import held_correlations, related_prior
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
 from bayesref.scaling.additive import Additive
+from bayesref.scaling.amortised import Amortised
 from bayesref.scaling.anisotropy import Anisotropy
 from bayesref.scaling.falloff import Falloff
 from bayesref.scaling.image_wise import ImageWise
@@ -28,6 +29,7 @@ TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     "falloff": lambda obs, s: Falloff(obs),
     "additive": lambda obs, s: Additive(obs),
     "image": lambda obs, s: ImageWise(obs),
+    "amortised": lambda obs, s: Amortised(obs, seed=s.seed),
     "anisotropy": lambda obs, s: Anisotropy(obs),
     "neural": lambda obs, s: Neural(obs, s.network_width, s.network_depth, s.seed),
     "physical": lambda obs, s: Physical(obs, surface=comma_list(s.surface) or None),
