@@ -10,6 +10,7 @@ this one or the one before. Nothing is pickled: a checkpoint from elsewhere cann
 """
 
 import errno
+import functools
 import hashlib
 import inspect
 import json
@@ -194,7 +195,10 @@ def fit_options(model, obs, args, fixed, options: Mapping[str, object]) -> dict[
 
 
 def _source(thing) -> str:
-    """The file that defines a model, or its name where it was typed in."""
+    """The file that defines a model, or its name where it was typed in; with what it has been given."""
+    if isinstance(thing, functools.partial):
+        given = {k: v.__qualname__ if inspect.isclass(v) else v for k, v in thing.keywords.items()}
+        return _source(thing.func) + fingerprint(given)
     try:
         return Path(inspect.getfile(inspect.unwrap(thing))).read_text(encoding="utf-8")
     except (TypeError, OSError):
@@ -227,6 +231,7 @@ def _feed(h, x) -> None:
         h.update(repr(x).encode())
     else:
         h.update(type(x).__qualname__.encode())
+        _feed(h, getattr(x, "rows", None))  # of a `Reference`
 
 
 def _save_tensors(tensors, path: Path) -> None:

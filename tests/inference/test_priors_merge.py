@@ -11,6 +11,7 @@ from known_truth import simulated
 import bayesref as br
 from bayesref.data.reference import Reference, ReferenceAmplitudes
 from bayesref.distributions.families import FAMILIES
+from bayesref.inference.checkpoint import fit_options
 from bayesref.scaling.basis import bumps
 
 LAWS = {
@@ -153,3 +154,17 @@ def test_amplitudes_that_the_prior_holds_stay_where_they_are(case):
     a = posterior.amplitudes(n_draws=4)
     torch.testing.assert_close(a.F, case.F, rtol=1e-3, atol=1e-3)
     assert float(a.SIGF.max()) < 1e-3
+
+
+def test_checkpoints_tell_references_and_laws_apart(case, near, unrelated):
+    obs = case.obs
+    models = [
+        merge_reference.model,
+        partial(merge_reference.model, reference=near),
+        partial(merge_reference.model, reference=unrelated),
+        partial(merge_reference.model, reference=near, law=br.dist.ReferenceNormal),
+    ]
+    marks = [fit_options(m, obs, (), None, {})["model"] for m in models]
+    assert len(set(marks)) == len(models)
+    again = partial(merge_reference.model, reference=Reference(obs.asu, near.rows))
+    assert fit_options(again, obs, (), None, {})["model"] == marks[1]
