@@ -24,9 +24,13 @@ from bayesref.io.atomic import prepare_output
 
 # Options that a resumed run may change: they concern what is made of the fit, not the fit.
 FREE = {
-    "out", "overwrite", "quiet", "threads", "resume", "checkpoint_every", "half_datasets", "refit", "samples",
-    "scaled", "e_values", "wilson_b", "free_fraction", "free_seed", "free_flags",
+    "out", "overwrite", "quiet", "threads", "resume", "checkpoint_every", "posterior", "on_disk", "half_datasets", "refit",
+    "samples", "scaled", "e_values", "wilson_b", "free_fraction", "free_seed", "free_flags",
 }  # fmt: skip
+
+
+# What a run that was killed before its first checkpoint may have left in its directory.
+OWN = ("checkpoint", "spots")
 
 
 class Terminated(KeyboardInterrupt):
@@ -111,7 +115,7 @@ def _terminable() -> Iterator[None]:
 
 def _is_empty(folder: Path) -> bool:
     """No files but those of a checkpoint that was never finished."""
-    return not folder.is_dir() or all(p.name == "checkpoint" for p in folder.iterdir())
+    return not folder.is_dir() or all(p.name in OWN for p in folder.iterdir())
 
 
 def _flag(name: str) -> str:

@@ -10,7 +10,6 @@ this one or the one before. Nothing is pickled: a checkpoint from elsewhere cann
 """
 
 import errno
-import functools
 import hashlib
 import inspect
 import json
@@ -18,9 +17,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gemmi
 import numpy as np
@@ -34,6 +35,7 @@ from bayesref.io.atomic import atomic_path, output_error
 FORMAT = 1
 # Of the observations, what does not change the fit: where the files lie, and the report of what was left out.
 NOT_DATA = ("files", "report")
+DEPTH = 12  # of objects within objects; a ring of them would have no end
 
 
 @dataclass(frozen=True)
@@ -187,51 +189,47 @@ def fingerprint(*things: object) -> str:
 
 def fit_options(model, obs, args, fixed, options: Mapping[str, object]) -> dict[str, str]:
     """What `Checkpoint.options` holds for a fit: data, model, and the options that are numbers or words."""
-    sources = [_source(f) for f in (model, *(type(a) for a in args))]
-    parts = [[(g.name, g.n) for g in a.groups] for a in args if hasattr(a, "groups")]
-    plain = {k: str(v) for k, v in options.items() if isinstance(v, (str, int, float)) and v is not None}
+    plain = {k: str(v) for k, v in options.items() if isinstance(v, (str, int, float))}
     held = {k: torch.as_tensor(v).tolist() for k, v in (fixed or {}).items()}
-    return {"data": fingerprint(obs), "model": fingerprint(*sources, repr(parts), repr(held)), **plain}
+    return {"data": fingerprint(obs), "model": fingerprint(model, list(args), held), **plain}
 
 
 def _source(thing) -> str:
-    """The file that defines a model, or its name where it was typed in; with what it has been given."""
-    if isinstance(thing, functools.partial):
-        given = {k: v.__qualname__ if inspect.isclass(v) else v for k, v in thing.keywords.items()}
-        return _source(thing.func) + fingerprint(given)
+    """The file that defines a function or class, or its name where it was typed in."""
     try:
         return Path(inspect.getfile(inspect.unwrap(thing))).read_text(encoding="utf-8")
     except (TypeError, OSError):
         return getattr(thing, "__qualname__", type(thing).__qualname__)
 
 
-def _feed(h, x) -> None:
-    if isinstance(x, torch.Tensor):
-        h.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        h.update(x.detach().cpu().contiguous().numpy().tobytes())
-    elif is_dataclass(x) and not isinstance(x, type):
-        for f in fields(x):
-            if f.name not in NOT_DATA:
-                h.update(f.name.encode())
-                _feed(h, getattr(x, f.name))
+def _feed(h, x, depth: int = 0) -> None:
+    """Add what decides about the result: content of data, source of functions and classes, values that objects hold."""
+    if depth > DEPTH:
+        return
+    if isinstance(x, (torch.Tensor, np.ndarray)):
+        array = np.ascontiguousarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x)
+        h.update(f"{array.dtype}{array.shape}".encode())
+        h.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
+    elif x is None or isinstance(x, (str, int, float, bool)):
+        h.update(repr(x).encode())
     elif isinstance(x, (list, tuple)):
         for part in x:
-            _feed(h, part)
+            _feed(h, part, depth + 1)
     elif isinstance(x, dict):
-        for k in sorted(x):
-            _feed(h, (k, x[k]))
-    elif isinstance(x, np.ndarray):
-        h.update(f"{x.dtype}{x.shape}".encode())
-        h.update(x.tobytes())
+        _feed(h, [(k, x[k]) for k in sorted(x, key=str)], depth + 1)
     elif isinstance(x, gemmi.UnitCell):
         h.update(repr(x.parameters).encode())
     elif isinstance(x, gemmi.SpaceGroup):
         h.update(x.xhm().encode())
-    elif x is None or isinstance(x, (str, int, float, bool)):
-        h.update(repr(x).encode())
-    else:
-        h.update(type(x).__qualname__.encode())
-        _feed(h, getattr(x, "rows", None))  # of a `Reference`
+    elif isinstance(x, partial):
+        _feed(h, [x.func, x.args, x.keywords], depth)
+    elif inspect.isroutine(x) or inspect.isclass(x):
+        h.update(_source(x).encode())
+        _feed(h, [c.cell_contents for c in getattr(x, "__closure__", None) or ()], depth + 1)
+    elif is_dataclass(x):
+        _feed(h, {f.name: getattr(x, f.name) for f in fields(x) if f.name not in NOT_DATA}, depth)
+    elif not isinstance(x, WeakKeyDictionary) and hasattr(x, "__dict__"):
+        _feed(h, [type(x), vars(x)], depth)
 
 
 def _save_tensors(tensors, path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,16 @@ def test_steps_done_are_not_done_again(tmp_path):
     again, calls = run(Checkpoint(tmp_path, every=1, resume=True), 99)
     assert again == whole
     assert calls == every_call[5:]
+
+
+def test_fingerprints_hold_what_a_model_was_given():
+    def page(obs, scale, prior=None):
+        return prior
+
+    def closure(x):
+        return lambda obs: x
+
+    one, two = (partial(page, prior=torch.tensor([1.0, x])) for x in (2.0, 3.0))
+    assert fingerprint(one) == fingerprint(partial(page, prior=torch.tensor([1.0, 2.0])))
+    assert fingerprint(one) != fingerprint(two)
+    assert fingerprint(closure(1)) == fingerprint(closure(1)) != fingerprint(closure(2))
