@@ -81,6 +81,7 @@ class LaueCollapsed(Collapsed):
         self.sites: Sites | None = None
         self.settled: FixedPoint | None = None
         self.order_K = torch.zeros(0)
+        self.cavities: tuple = ()
         self.s_low = torch.zeros(0)
         self.s_span: Span | None = None
         self.own: list[Span] = []  # of the amplitudes without messages
@@ -148,6 +149,8 @@ class LaueCollapsed(Collapsed):
         self.own, self.K_orders = self.spans, self._order_K(values)
         if self.sites is None:
             self._begin(values)
+        else:
+            self.cavities = cavity(self.clusters.joint(*vars(self.sites).values(), self.K_orders), self.sites)
         top = self._largest()
         for turn in range(TURNS):
             before = self.sites
@@ -171,7 +174,7 @@ class LaueCollapsed(Collapsed):
 
     def _find_core_spans(self, values, top):
         """Spans of the amplitudes with messages, put among the others."""
-        a, b = self.message[:, self.clusters.core]
+        a, b = self.cavities
 
         def log_density(F):
             return self.log_density(self.core, values, F) + F**2 * (b - 0.5 * a * F**2)
@@ -192,10 +195,7 @@ class LaueCollapsed(Collapsed):
         mean = (prior.mean**2 + prior.variance).expand(len(self.core.asu))
         I, SIGI = self.overlaps.I, self.overlaps.SIGI
         self.sites = Sites(1 / mean**2, 1 / mean, 1 / SIGI**2, I / SIGI**2)
-        K = self._order_K(values)
-        self.message[:, self.clusters.core] = torch.stack(
-            cavity(self.clusters.joint(*vars(self.sites).values(), K), self.sites)
-        )
+        self.cavities = cavity(self.clusters.joint(*vars(self.sites).values(), self.K_orders), self.sites)
 
     def _tell(self, point: FixedPoint):
         """Messages to the amplitudes; none to those that do not come to rest, which keep their own spots."""
@@ -241,6 +241,7 @@ class LaueCollapsed(Collapsed):
         self.order_K = self._order_K(values)
         factors = Factors(log_g, F**2, log_law, s)
         self.settled = propagate(self.clusters, factors, self.sites, self.order_K, passes)
+        self.cavities = self.settled.a, self.settled.b
         self._tell(self.settled)
         return self.settled.reached
 
