@@ -24,8 +24,8 @@ from bayesref.io.atomic import prepare_output
 
 # Options that a resumed run may change: they concern what is made of the fit, not the fit.
 FREE = {
-    "out", "overwrite", "quiet", "threads", "resume", "checkpoint_every", "posterior", "on_disk", "half_datasets", "refit",
-    "samples", "scaled", "e_values", "wilson_b", "free_fraction", "free_seed", "free_flags",
+    "out", "overwrite", "quiet", "threads", "resume", "checkpoint_every", "posterior", "on_disk", "half_datasets",
+    "refit", "samples", "scaled", "e_values", "wilson_b", "free_fraction", "free_seed", "free_flags",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import torch
 from bayesref._checks import InputError
 from bayesref.distributions import AmplitudePosterior
 from bayesref.guides.latents import Latents
+from bayesref.inference import distributed
 from bayesref.inference.checkpoint import Checkpoint
 from bayesref.inference.collapsed import Collapsed
 from bayesref.inference.curvature import scale_sites
@@ -72,6 +73,8 @@ def fit_stills(
     """
     if memory not in ("shares", "running"):
         raise InputError(f"There is no memory '{memory}' of minibatches; choose shares or running.")
+    if distributed.size() > 1:
+        raise InputError("Options for stills need one process; start the command without torchrun.")
     images = images or Images(obs.n_image)
     if store is not None:
         obs = on_disk(obs, Path(store) / "written")
