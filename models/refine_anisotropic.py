@@ -28,7 +28,7 @@ class Priors:
     k: float = 1.0  # spread of the scale about its first estimate
     k_sol: tuple = (0.35, 0.25)  # solvent density, electrons/Å³
     B_sol: tuple = (46.0, 0.4)  # Å²
-    anisotropy: float = 10.0  # Å², spread of each component
+    anisotropy: float = 1.0  # Å², spread of each component: the atoms have their own
     log_D: float = 0.05  # spread of log D
     error: tuple = (0.15, 1.0)  # β / ⟨F²/ε⟩: overall
     error_shape: float = 0.7  # spread of its logarithm with resolution

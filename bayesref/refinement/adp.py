@@ -104,6 +104,13 @@ class Displacements:
         everywhere = torch.ones(len(crystal), dtype=torch.bool)
         return replace(crystal, U=U, anisotropic=everywhere, B=B_PER_U * U[..., :3].mean(-1))
 
+    def blurred(self, values: dict, shift: torch.Tensor) -> dict:
+        """Sites after adding the tensor `shift` (6,), Å², to 8π² U of all atoms; its mean where atoms are spheres."""
+        if not self.shaped:
+            return {**values, "B": (values["B"] + shift[:3].mean()).clamp(min=B_MIN)}
+        B, A = logarithm(six(tensors(values["B"], values["A"])) + shift / B_PER_U)
+        return {**values, "B": B, "A": A}
+
     def moved(self, xyz, B, A=None, tls=None) -> "Displacements":
         """The same that start from here, with the groups where their atoms are."""
         groups = None if self.groups is None else self.groups.moved(xyz, tls)

@@ -107,6 +107,7 @@ class AtomicModel:
     temperature : τ² of the restraints of coordinates and of B factors, see `refinement.temperature`
     displacements : which sites B, A and tls there are, and where they start; None = B of the crystal
     hydrogens : that ride, or None
+    blur : Å², added to all B while an overall one is looked for, see `refinement.adp_overall`
     """
 
     crystal: Crystal
@@ -122,6 +123,7 @@ class AtomicModel:
     temperature: tuple[float, float] = (1.0, 1.0)
     displacements: Displacements | None = None
     hydrogens: RidingHydrogens | None = None
+    blur: float = 0.0
     _kept: dict = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -221,7 +223,8 @@ class AtomicModel:
             with torch.no_grad():
                 F = self._transform(sites)
             self._kept.update(at=tuple(None if x is None else x.clone() for x in sites), F=F)
-        return self._kept["F"]
+        F = self._kept["F"]
+        return F if self.blur == 0 else F * torch.exp(-self.blur * self.stol2)
 
     @property
     def factors(self) -> FormFactors:

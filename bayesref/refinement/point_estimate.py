@@ -19,6 +19,7 @@ import scipy.sparse as sparse
 import torch
 
 from bayesref.guides.latents import AMPLITUDE
+from bayesref.refinement.adp_overall import settle
 from bayesref.refinement.adp_width import with_widths
 from bayesref.refinement.atomic_model import SITES, of_atoms
 from bayesref.refinement.curvature import Factor, data_blocks, precision, width
@@ -30,6 +31,7 @@ from bayesref.refinement.tls_step import bordered
 MIN_FREE = 100  # reflections; below, errors are learned from the work set
 MAX_STEP = 0.25  # Å, or of log B
 REACH = 4.0  # how far a global latent may go in one fit
+SETTLING = 3  # cycles that look for the overall B; from then on it is near
 STEADY = 0.06  # of log τ²: 3 % of the width of restraints
 
 
@@ -167,9 +169,13 @@ def refine_point(
     report : called with each row of the history
     """
     z, history, begin = start(target), [], time.monotonic()
+    displacements = target.atoms.displacements
     determined, reason = 0.0, "all cycles asked for are done"
     for cycle in range(cycles):
         z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1)
+        if cycle < SETTLING and displacements is not None and not displacements.spherical:
+            scales = [k for k in target.globals if k not in error_sites(target, z)]
+            z = settle(target, z, scales, fit_sites)
         z, found = fit_atoms(target, z, steps, 0.5)
         row = _row(target, z, cycle, found, time.monotonic() - begin)
         before = target.atoms.temperature

@@ -3,13 +3,14 @@
     U_i = (B_i / 8π²) exp(A_i),   A_i = Σ_k a_ik E_k          E_k: five orthonormal traceless symmetric matrices
     a_ik ~ Normal(0, ROUND τ_A)                                   atoms without a bond: LOOSE
     a_ik - a_jk ~ Normal(0, s τ_A)                                s: ALIKE across one bond, 1.5 of it across two
-    lᵀ U_i l - lᵀ U_j l ~ Normal(0, RIGID τ_R), l along the pair  the rigid bond, 1.5 of it across two
+    log lᵀ U_i l - log lᵀ U_j l ~ Normal(0, RIGID τ_R)            the rigid bond: l along the pair; 1.5 across two
 
-U is positive definite for every A. The logarithm makes similarity relative, as that of B. Both τ are learned
+U is positive definite for every A. Logarithms make similarity relative, as that of B: a difference in Å² would draw all
+U towards zero, since the constant of such a density depends on their size. Both τ are learned
 (`refinement.adp_width`). LOOSE: the ratio of the smallest to the largest axis is 0.45 ± 0.15 in proteins (Merritt
 (1999), Acta Cryst. D55, 1109), logarithms of about (0.4, 0, -0.4), 0.25 in each of five directions. Bonded atoms come
 to that by their neighbours; ROUND, a product over all of them, is wider, or it would hold a molecule as a whole round.
-Hirshfeld (1976), Acta Cryst. A32, 239; SIMU and DELU of SHELXL: Sheldrick & Schneider (1997), Methods Enzymol. 277, 319.
+Hirshfeld (1976), Acta Cryst. A32, 239; Sheldrick & Schneider (1997), Methods Enzymol. 277, 319: SIMU, DELU of SHELXL.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from bayesref.restraints.geometry import norm
 
 ROUND, LOOSE = 1.0, 0.25
 ALIKE = 0.15
-RIGID = 0.02  # Å²
+RIGID = 0.08  # 0.02 Å² where U is 0.25 Å²
 ROOT2, ROOT6 = 2**-0.5, 6**-0.5
 # E_k, elements 11 22 33 12 13 23
 BASIS = torch.tensor(
@@ -70,10 +71,10 @@ class EllipsoidRestraints:
         return (a[..., i, :] - a[..., j, :]) / (ALIKE * self.wider[:, None]), a / self.round[:, None]
 
     def rigid_scores(self, B: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-        """Differences along the pairs over their spread, (..., pair)."""
+        """Differences of logarithms along the pairs over their spread, (..., pair)."""
         i, j = self.similar.atoms.T
         l, U = self.direction, tensors(B, a)
-        along = [torch.einsum("...pxy,px,py->...p", U[..., k, :, :], l, l) for k in (i, j)]
+        along = [torch.einsum("...pxy,px,py->...p", U[..., k, :, :], l, l).log() for k in (i, j)]
         return (along[0] - along[1]) / (RIGID * self.wider)
 
     def log_density(self, B: torch.Tensor, a: torch.Tensor, width2=(1.0, 1.0)) -> torch.Tensor:
@@ -102,8 +103,9 @@ class EllipsoidRestraints:
             x = torch.cat([B[k].log()[:, None], a[k]], 1).detach().requires_grad_()
             with torch.enable_grad():
                 U = tensors(x[:, 0].exp(), x[:, 1:])
-                along = torch.einsum("pxy,px,py->p", U, self.direction, self.direction) / (RIGID * self.wider)
-                values.append(torch.autograd.grad(along.sum(), x)[0].numpy())
+                along = torch.einsum("pxy,px,py->p", U, self.direction, self.direction).log()
+                score = along / (RIGID * self.wider)
+                values.append(torch.autograd.grad(score.sum(), x)[0].numpy())
         J = np.concatenate([values[0], -values[1]], 1)  # (pair, 12)
         six = np.arange(6)
         columns = np.concatenate([6 * k.numpy()[:, None] + six for k in (i, j)], 1)

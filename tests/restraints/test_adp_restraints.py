@@ -49,7 +49,7 @@ def test_log_density_is_that_of_its_factors(shapes, start):
     i, j = shapes.similar.atoms.T
     wide = (shapes.similar.sigma / ONE_BOND).numpy()
     U, l = tensors(B, a), shapes.direction
-    along = [torch.einsum("px,pxy,py->p", l, U[k], l).numpy() for k in (i, j)]
+    along = [torch.einsum("px,pxy,py->p", l, U[k], l).log().numpy() for k in (i, j)]
 
     def factors(tau_A, tau_R):
         pairs = stats.norm(0, adp.ALIKE * wide[:, None] * tau_A).logpdf((a[i] - a[j]).numpy()).sum()
@@ -95,4 +95,9 @@ def test_only_motion_along_the_bond_meets_the_rigid_bond():
     across = U + 0.1 * torch.tensor([[0.5, 0.5, 0, -0.5, 0, 0], [0] * 6], dtype=torch.float64)
     along = U + 0.1 * torch.tensor([[0.5, 0.5, 0, 0.5, 0, 0], [0] * 6], dtype=torch.float64)
     assert float(shapes.rigid_scores(*logarithm(across)).abs()) < 1e-9
-    assert float(shapes.rigid_scores(*logarithm(along))) == pytest.approx(0.1 / adp.RIGID)
+    assert float(shapes.rigid_scores(*logarithm(along))) == pytest.approx(np.log(0.3 / 0.2) / adp.RIGID)
+
+
+def test_nothing_draws_all_displacements_to_zero(shapes, start):
+    B, a = start
+    assert float(shapes.log_density(3 * B, a)) == pytest.approx(float(shapes.log_density(B, a)))
