@@ -60,7 +60,7 @@ def split_families(obs, parent: torch.Tensor, n: int = CHUNK, shared: bool = Fal
     mine = [0, *cuts(torch.arange(1, size) * len(obs) // size), len(obs.asu)]
     start, stop = mine[rank], mine[rank + 1]
     low, high = int(obs.offsets[start]), int(obs.offsets[stop])
-    inner = [i for i in cuts(torch.arange(low + n, high, n)) if start < i < stop]
+    inner = [i for i in cuts(torch.arange(low + n, max(high, low + n), n)) if start < i < stop]
     return [obs.slice_reflections(i, j) for i, j in pairwise(sorted({start, *inner, stop}))]
 
 
