@@ -107,25 +107,23 @@ def _ray_reach(R, step, peak, u_a, u_b, a, b, p):
 
 @njit(cache=True)
 def _information(F_a, F_b, a, b, p):
-    """Gradient (2) and a positive curvature (3: aa, ab, bb) of the log density of a pair."""
+    """Gradient (2) and a positive curvature (aa, ab, bb, determinant) of the log density of a pair."""
     f, y_a, w_a, y_b, w_b, squared = p
     g_a, h_a = _prior_slopes(F_a, a[0], a[1], a[2])
     g_b, h_b = _prior_slopes(F_b, b[0], b[1], b[2])
-    h_aa, h_bb, h_ab = max(-h_a, 0.2 / a[1]), max(-h_b, 0.2 / b[1]), 0.0
+    h_a, h_b = max(-h_a, 0.2 / a[1]), max(-h_b, 0.2 / b[1])
     T_a, T_b = (1 - f) * F_a**2 + f * F_b**2, f * F_a**2 + (1 - f) * F_b**2
-    for k in range(2):
-        T, y, w, of_a, of_b = (T_a, y_a, w_a, 1 - f, f) if k == 0 else (T_b, y_b, w_b, f, 1 - f)
-        if squared:
-            z, d_a, d_b = (y - T) * w, 2 * of_a * F_a * w, 2 * of_b * F_b * w
-        else:
-            root = np.sqrt(max(T, 1e-300))
-            z, d_a, d_b = (y - root) * w, of_a * F_a * w / root, of_b * F_b * w / root
-        g_a += z * d_a
-        g_b += z * d_b
-        h_aa += d_a * d_a
-        h_bb += d_b * d_b
-        h_ab += d_a * d_b
-    return g_a, g_b, h_aa, h_ab, h_bb
+    if squared:
+        z_a, z_b, c_a, c_b = (y_a - T_a) * w_a, (y_b - T_b) * w_b, 2 * w_a, 2 * w_b
+    else:
+        r_a, r_b = np.sqrt(max(T_a, 1e-300)), np.sqrt(max(T_b, 1e-300))
+        z_a, z_b, c_a, c_b = (y_a - r_a) * w_a, (y_b - r_b) * w_b, w_a / r_a, w_b / r_b
+    aa, ab = c_a * (1 - f) * F_a, c_a * f * F_b  # of the first measurement
+    ba, bb = c_b * f * F_a, c_b * (1 - f) * F_b  # of the second
+    g_a, g_b = g_a + z_a * aa + z_b * ba, g_b + z_a * ab + z_b * bb
+    A, B = aa * aa + ba * ba, ab * ab + bb * bb
+    det = h_a * h_b + h_b * A + h_a * B + (aa * bb - ab * ba) ** 2  # as a sum: differences may cancel
+    return g_a, g_b, h_a + A, aa * ab + ba * bb, h_b + B, det
 
 
 @njit(cache=True)
@@ -140,8 +138,7 @@ def _pair_mode(a, b, p):
     F_a, F_b = F_a * k, F_b * k
     value = _log_pair(F_a, F_b, a, b, p)
     for _ in range(40):
-        g_a, g_b, h_aa, h_ab, h_bb = _information(F_a, F_b, a, b, p)
-        det = h_aa * h_bb - h_ab * h_ab
+        g_a, g_b, h_aa, h_ab, h_bb, det = _information(F_a, F_b, a, b, p)
         d_a, d_b = (h_bb * g_a - h_ab * g_b) / det, (h_aa * g_b - h_ab * g_a) / det
         left = g_a * d_a + g_b * d_b
         t = 1.0
@@ -210,12 +207,11 @@ def integrate_pair(a, b, p, y_phi, v_phi, y_R, v_R, sums):
     """
     A, B = _directions(a, b, p)
     roots = (np.sqrt(A), np.sqrt(B))
-    F_a, F_b, (_, _, h_aa, h_ab, h_bb) = _pair_mode(a, b, p)
+    F_a, F_b, (_, _, h_aa, h_ab, h_bb, det) = _pair_mode(a, b, p)
     x, y = roots[0] * F_a, roots[1] * F_b
     R2 = x * x + y * y
     phi, R = np.arctan2(y, x), np.sqrt(R2)
     g_a, g_b = -y * roots[0] / R2, x * roots[1] / R2
-    det = h_aa * h_bb - h_ab * h_ab
     spread = np.sqrt(max((h_bb * g_a * g_a - 2 * h_ab * g_a * g_b + h_aa * g_b * g_b) / det, 1e-24))
     peak = _highest(phi, R, roots, a, b, p)
     step = min(5.5 * spread, 0.5)
@@ -246,11 +242,17 @@ def integrate_pair(a, b, p, y_phi, v_phi, y_R, v_R, sums):
             S_f += w * slope
             _add(sums[0], w, f_a, m_a, a[0], a[1], a[2])
             _add(sums[1], w, f_b, m_b, b[0], b[1], b[2])
+    scale = np.log(half_phi / (roots[0] * roots[1])) + peak
+    if not (
+        1e-200 < Z < 1e200
+    ):  # a model so far from the data that nodes cannot follow: the mode stands for all
+        sums[:] = 0
+        Z, S_f = 1.0, _likelihood(F_a * F_a, F_b * F_b, p)[1]
+        _add(sums[0], Z, F_a, _prior(F_a, a[0], a[1], a[2])[1], a[0], a[1], a[2])
+        _add(sums[1], Z, F_b, _prior(F_b, b[0], b[1], b[2])[1], b[0], b[1], b[2])
+        scale = _log_pair(F_a, F_b, a, b, p) + np.log(2 * np.pi) - 0.5 * np.log(det)
     sums /= Z
-    log_Z = (
-        np.log(Z * half_phi / (roots[0] * roots[1])) + peak + _constant(a[1], a[2]) + _constant(b[1], b[2])
-    )
-    return log_Z, S_f / Z
+    return np.log(Z) + scale + _constant(a[1], a[2]) + _constant(b[1], b[2]), S_f / Z
 
 
 @njit(cache=True)
@@ -268,3 +270,28 @@ def _add(sums, w, F, m, G, V, centric):
     sums[2] += w * F * m
     sums[3] += w * score
     sums[4] += w * (curve + score * score)
+
+
+@njit(cache=True)
+def integrate(first, second, G, V, centric, y, w, fraction, squared, y_phi, v_phi, y_R, v_R, out):
+    """Rows of `out` as `measured_amplitude` has them, at the reflections of all pairs; returns ∂/∂α."""
+    total, sums = 0.0, np.zeros((2, 5))
+    for k in range(len(first)):
+        i, j = first[k], second[k]
+        a, b = (G[i], V[i], centric[i]), (G[j], V[j], centric[j])
+        p = (fraction, y[i], w[i], y[j], w[j], squared)
+        value, slope = integrate_pair(a, b, p, y_phi, v_phi, y_R, v_R, sums)
+        total += slope
+        for s in range(2):
+            h = i if s == 0 else j
+            value += np.log(w[h] / np.sqrt(2 * np.pi)) if w[h] > 0 else 0.0
+        for s in range(2):
+            h = i if s == 0 else j
+            F1, F2, Fm, S1, S2 = sums[s]
+            g, v, c = G[h], V[h], centric[h]
+            quadratic = (F2 + g * g - 2 * g * Fm) / (v * v)
+            out[0, h], out[1, h] = 0.5 * value, S1
+            out[2, h] = -0.5 / v + 0.5 * quadratic if c else -1 / v + quadratic
+            out[3, h] = S2 - S1 * S1
+            out[4, h], out[5, h], out[6, h] = F1, F2, Fm
+    return total

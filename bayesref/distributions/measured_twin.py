@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 
 from bayesref._checks import InputError, check_shape
 from bayesref.distributions._legendre import gauss
-from bayesref.distributions._twin_cpu import integrate_pair
+from bayesref.distributions._twin_cpu import integrate
 from bayesref.distributions.measured_amplitude import MeasuredAmplitude, measured_amplitude
 
 N_PHI, N_R = 20, 16
@@ -36,31 +35,6 @@ class MeasuredTwin:
 
     amplitudes: MeasuredAmplitude
     slope_fraction: float
-
-
-@njit(cache=True)
-def _integrate(first, second, G, V, centric, y, w, fraction, squared, y_phi, v_phi, y_R, v_R, out):
-    """Rows of `out` as `measured_amplitude` has them, at the reflections of all pairs; returns ∂/∂α."""
-    total, sums = 0.0, np.zeros((2, 5))
-    for k in range(len(first)):
-        i, j = first[k], second[k]
-        a, b = (G[i], V[i], centric[i]), (G[j], V[j], centric[j])
-        p = (fraction, y[i], w[i], y[j], w[j], squared)
-        value, slope = integrate_pair(a, b, p, y_phi, v_phi, y_R, v_R, sums)
-        total += slope
-        for s in range(2):
-            h = i if s == 0 else j
-            value += np.log(w[h] / np.sqrt(2 * np.pi)) if w[h] > 0 else 0.0
-        for s in range(2):
-            h = i if s == 0 else j
-            F1, F2, Fm, S1, S2 = sums[s]
-            g, v, c = G[h], V[h], centric[h]
-            quadratic = (F2 + g * g - 2 * g * Fm) / (v * v)
-            out[0, h], out[1, h] = 0.5 * value, S1
-            out[2, h] = -0.5 / v + 0.5 * quadratic if c else -1 / v + quadratic
-            out[3, h] = S2 - S1 * S1
-            out[4, h], out[5, h], out[6, h] = F1, F2, Fm
-    return total
 
 
 def measured_twin(G, V, centric, value, sigma, mate, fraction, kind, counted=None) -> MeasuredTwin:
@@ -98,7 +72,7 @@ def measured_twin(G, V, centric, value, sigma, mate, fraction, kind, counted=Non
         out[:, alone] = torch.stack(list(vars(one).values()))
     first = ((rows < mate) & (counted | counted[mate])).nonzero()[:, 0]
     w = torch.where(counted, 1 / sigma, 0.0)
-    slope = _integrate(
+    slope = integrate(
         first.numpy(), mate[first].numpy(), G.numpy(), V.numpy(), centric.contiguous().numpy(),
         torch.where(counted, value, 0.0).numpy(), w.numpy(), f, kind == "I", _Y_PHI, _V_PHI, _Y_R, _V_R,
         out.numpy(),

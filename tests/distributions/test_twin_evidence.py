@@ -150,3 +150,18 @@ def test_bad_arguments(mate, f, kind, says):
     one = torch.ones(2).double()
     with pytest.raises(InputError, match=says):
         measured_twin(one, one, one > 2, one, one, torch.tensor(mate), f, kind)
+
+
+def test_absurd_models_have_finite_evidence():
+    """What a line search may try: expectations thousands of times what was measured, and errors too small for it."""
+    G = torch.tensor([3e5, 5e5, 2e5, 7e5, 1e-8, 1e-9, 400.0, 300.0]).double()
+    V = torch.tensor([50.0, 50.0, 10.0, 10.0, 1e-6, 1e-6, 1e-4, 1e-4]).double()
+    y = torch.tensor([60.0, 0.0, 50.0, -20.0, 1e4, 2e4, 9e6, 1.0]).double()
+    mate, counted = torch.arange(8).reshape(4, 2).flip(1).reshape(-1), torch.arange(8) != 1
+    for f in (0.018, 0.5, 0.982):
+        for centric in (False, True):
+            m = measured_twin(
+                G, V, torch.full((8,), centric), y, 0 * y + 10, mate, f, "I", counted
+            ).amplitudes
+            assert bool(torch.isfinite(torch.stack(list(vars(m).values()))).all())
+            assert float(m.log_evidence.max()) < 0
