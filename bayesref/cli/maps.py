@@ -14,11 +14,18 @@ from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
 from bayesref.cli.tables import table
+from bayesref.data.merged import MergedData
+from bayesref.data.series import TimeSeries
 from bayesref.io.atomic import atomic_path, prepare_output
-from bayesref.io.merged import check_against
+from bayesref.io.merged import check_against, read_merged, signed_columns
 from bayesref.io.series import SeriesFiles, pair, read_series, rescaled
 from bayesref.io.structure import read_structure
-from bayesref.refinement.difference import AmplitudeDifference, amplitude_difference, extrapolated
+from bayesref.refinement.difference import (
+    AmplitudeDifference,
+    amplitude_difference,
+    extrapolated,
+    joint_difference,
+)
 from bayesref.refinement.states import DarkModel, fit_dark, to_model_scale
 from bayesref.refinement.voxels import Voxels, difference_voxels, figure_of_merit, peaks
 from bayesref.results.difference_maps import peak_table, plot_difference, write_difference_mtz, write_map
@@ -33,8 +40,12 @@ OUTPUT = partial(typer.Option, rich_help_panel="Output")
 class MapsSettings:
     """What `bayesref maps` is asked to do; each field is an option and says what it is."""
 
-    dark: Annotated[Path, DATA(help="Merged data without light (MTZ or mmCIF).", show_default=False)]
-    light: Annotated[Path, DATA(help="Merged data after the light.", show_default=False)]
+    dark: Annotated[Path | None, DATA(help="Merged data without light (MTZ or mmCIF).")] = None
+    light: Annotated[Path | None, DATA(help="Merged data after the light.")] = None
+    differences: Annotated[
+        Path | None,
+        DATA(help="In place of both: differences_k.mtz of `bayesref merge --double-wilson-parents`."),
+    ] = None
     model: Annotated[Path, DATA(help="Structure without light (PDB or mmCIF).", show_default=False)]
     labels: Annotated[str | None, DATA(metavar="F,SIGF", help="Columns.")] = None
     light_labels: Annotated[
@@ -80,15 +91,15 @@ def maps(settings: MapsSettings) -> None:
     torch.set_num_threads(settings.threads)
     alpha = share_draws(settings)
     out = prepare_output(settings.out, settings.overwrite)
-    files = SeriesFiles(
-        settings.dark, {0.0: settings.light}, pair(settings.labels), light_labels=pair(settings.light_labels)
-    )
-    series, dark = read_series(files, settings.dmin)
+    series, dark = read_pair(settings)
     crystal = read_structure(settings.model)
     check_against(dark, crystal, str(settings.model))
     series, dark = rescaled(series, dark, to_model_scale(crystal, dark))
     model = fit_dark(crystal, dark, programs.load("refine"))
-    difference = amplitude_difference(series.asu, series.F, series.SIGF, anisotropy_columns(model))
+    if settings.differences is None:
+        difference = amplitude_difference(series.asu, series.F, series.SIGF, anisotropy_columns(model))
+    else:
+        difference = joint_difference(series.asu, *given_difference(settings, dark))
     n = int(torch.isfinite(difference.sigma).sum())
     console.print(
         f"{n:,} reflections in both to {float(series.asu.dHKL.min()):.2f} Å; dark model R {model.R:.3f}; "
@@ -115,6 +126,35 @@ def maps(settings: MapsSettings) -> None:
     write_run(plain(record), out / "run.json")
     show(console, rows, voxels, settings)
     console.print(f"Results are in {out}.")
+
+
+def read_pair(settings: MapsSettings) -> tuple[TimeSeries, MergedData]:
+    """Both datasets, and the dark one as merged data."""
+    if settings.differences is not None:
+        if settings.dark or settings.light:
+            raise InputError("--differences takes the place of --dark and --light; give one or the other.")
+        f = settings.differences
+        files = SeriesFiles(f, {0.0: f}, ("F_off", "SIGF_off"), light_labels=("F_on", "SIGF_on"))
+    elif settings.dark is None or settings.light is None:
+        raise InputError("Maps need --dark and --light, or --differences.")
+    else:
+        files = SeriesFiles(
+            settings.dark,
+            {0.0: settings.light},
+            pair(settings.labels),
+            light_labels=pair(settings.light_labels),
+        )
+    return read_series(files, settings.dmin)
+
+
+def given_difference(settings: MapsSettings, dark: MergedData) -> tuple[torch.Tensor, torch.Tensor]:
+    """DF and SIGDF of --differences on the rows and the scale of the dark data."""
+    raw = read_merged(settings.differences, labels=("F_off", "SIGF_off"), dmin=settings.dmin)
+    DF, SIGDF = signed_columns(settings.differences, ("DF", "SIGDF"), dark.asu)
+    factor = dark.value / raw.value
+    return torch.where(torch.isfinite(DF), DF, 0.0) * factor, torch.where(
+        torch.isfinite(DF), SIGDF, torch.inf
+    ) * factor
 
 
 def anisotropy_columns(model: DarkModel) -> torch.Tensor:

@@ -98,6 +98,27 @@ def read_merged(
     )
 
 
+def signed_columns(path: str | Path, labels, asu) -> tuple[torch.Tensor, ...]:
+    """Columns of an MTZ that may be negative, on the rows of `asu`, (hkl,) each; NaN where there is none.
+
+    Raises
+    ------
+    InputError : no such file or column
+    """
+    mtz = _read(Path(path))
+    missing = [x for x in labels if x not in mtz.column_labels()]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]}; it has {', '.join(mtz.column_labels()[3:])}.")
+    mtz.ensure_asu()
+    theirs, mine = np.array(mtz.make_miller_array(), dtype=np.int64), asu.hkl.numpy()
+    bound = int(max(np.abs(theirs).max(), np.abs(mine).max()))
+    keys, wanted = symmetry.pack(theirs, bound), symmetry.pack(mine, bound)
+    order = np.argsort(keys)
+    at = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)]
+    columns = (np.array(mtz.column_with_label(label).array, dtype=float)[at] for label in labels)
+    return tuple(torch.from_numpy(np.where(keys[at] == wanted, x, np.nan)) for x in columns)
+
+
 def check_against(data: MergedData, crystal, model: str) -> None:
     """Raise `InputError` where cell or space group of the data are not those of the model."""
     mine, theirs = data.asu.cell, crystal.cell

@@ -99,6 +99,24 @@ def amplitude_difference(asu, F, SIGF, aniso) -> AmplitudeDifference:
     return AmplitudeDifference(asu, d, sigma, v, far, K)
 
 
+def joint_difference(asu, DF: torch.Tensor, SIGDF: torch.Tensor) -> AmplitudeDifference:
+    """Differences whose posterior is known, from a prior that ties both datasets; (hkl,) each, infinite SIGDF = none.
+
+    v is the second moment of that posterior, smooth in resolution; d and σ are the measurement that would lead from
+    Normal(0, v) to it.
+    """
+    there = torch.isfinite(SIGDF)
+    if int(there.sum()) < 50:
+        raise InputError(f"Found {int(there.sum())} differences; expected at least 50.")
+    s2 = torch.where(there, SIGDF, 0.0) ** 2
+    v = _prior_variance(asu, (DF**2 + s2).sqrt(), torch.zeros_like(DF), there)
+    weight = (1 - s2 / v).clamp(min=1e-6)
+    told = there & (weight > 1e-3)
+    sigma = torch.where(told, (s2 / weight).sqrt(), torch.inf)
+    d = torch.where(told, DF / weight, 0.0)
+    return AmplitudeDifference(asu, d, sigma, v, torch.zeros_like(there), torch.ones_like(DF))
+
+
 def _log_ratio(stol2, F, SIGF, aniso, there):
     """log K(h) from strong reflections, by least squares that outliers weigh little in."""
     strong = there & (F > STRONG * SIGF).all(1) & (F > 0).all(1)

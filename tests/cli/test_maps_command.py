@@ -59,3 +59,30 @@ def test_errors_in_one_sentence(series, tmp_path, capsys, options, words):
     assert run("maps", *files, *options, "--out", tmp_path / "o") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_differences_of_a_joint_prior_are_taken_as_they_are(series, tmp_path):
+    """A file of the columns that `bayesref merge --double-wilson-parents` writes."""
+    dark, light = (gemmi.read_mtz_file(str(series / f"{n}.mtz")) for n in ("dark", "light_1"))
+    a, b = (np.array(m) for m in (dark, light))
+    columns = {
+        "DF": ("D", b[:, 3] - a[:, 3]), "SIGDF": ("Q", np.hypot(a[:, 4], b[:, 4])),
+        "F_on": ("F", b[:, 3]), "SIGF_on": ("Q", b[:, 4]), "F_off": ("F", a[:, 3]), "SIGF_off": ("Q", a[:, 4]),
+    }  # fmt: skip
+    mtz = gemmi.Mtz(with_base=True)
+    mtz.spacegroup = dark.spacegroup
+    mtz.add_dataset("x")
+    mtz.set_cell_for_all(dark.cell)
+    for label, (kind, _) in columns.items():
+        mtz.add_column(label, kind)
+    mtz.set_data(np.column_stack([a[:, :3], *(x for _, x in columns.values())]).astype(np.float32))
+    path = tmp_path / "differences_1.mtz"
+    mtz.write_to_file(str(path))
+    out = tmp_path / "maps"
+    code = run("maps", "--differences", path, "--model", series / "A.pdb", "--draws", 20, "--out", out, "-q")
+    assert code in (0, None)
+    found = gemmi.read_mtz_file(str(out / "difference.mtz"))
+    raw = np.array(found.column_with_label("WDF").array)
+    true = columns["DF"][1]
+    assert np.corrcoef(raw, true)[0, 1] > 0.95
+    assert run("maps", "--differences", path, "--dark", path, "--model", series / "A.pdb", "--out", out) == 2

@@ -9,7 +9,7 @@ import torch
 
 from bayesref._checks import InputError
 from bayesref.crystal.asu import reciprocal_asu
-from bayesref.refinement.difference import amplitude_difference, extrapolated
+from bayesref.refinement.difference import amplitude_difference, extrapolated, joint_difference
 from bayesref.refinement.toy_crystal import toy_crystal
 from bayesref.refinement.voxels import difference_voxels, figure_of_merit, peaks, synthesis
 from bayesref.structure_factors.calculate import structure_factors
@@ -144,3 +144,15 @@ def test_too_few_in_common(case):
     SIGF[20:, 1] = torch.inf
     with pytest.raises(InputError, match="reflections in common"):
         amplitude_difference(case.asu, case.F, SIGF, case.none)
+
+
+def test_a_posterior_from_elsewhere_is_kept_as_it_is(case, difference):
+    """Mean and sd of a joint prior come through; its size v is that of the differences."""
+    DF, SIGDF = difference.mean.clone(), difference.sd.clone()
+    SIGDF[::50] = torch.inf
+    joint = joint_difference(case.asu, DF, SIGDF)
+    there = torch.isfinite(joint.sigma)
+    assert float(there.double().mean()) > 0.9
+    torch.testing.assert_close(joint.mean[there], DF[there], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(joint.sd[there], SIGDF[there], rtol=1e-4, atol=1e-9)
+    assert float((joint.v / difference.v).log().abs().median()) < 0.2
