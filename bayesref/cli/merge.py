@@ -27,8 +27,8 @@ from bayesref.results.differences import difference_figures, difference_lines
 from bayesref.results.extras import Extras, read_flags
 from bayesref.results.write import MergeResults, write_all
 from bayesref.validation.intensities import intensity_figures, intensity_lines
-from bayesref.validation.twin_report import twin_figures, twin_lines
 from bayesref.validation.merging import completeness, half_statistics, half_z, prediction_statistics
+from bayesref.validation.twin_report import twin_figures, twin_lines
 
 # Options of one method only, as `fit` names them.
 METHOD_OPTIONS = {
