@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from bayesref._checks import InputError
-from bayesref.guides.latents import INTENSITY, Latents
+from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents
 from bayesref.inference import distributed
 from bayesref.inference.checkpoint import Checkpoint
 from bayesref.inference.collapsed import Collapsed, find_span
@@ -146,7 +146,10 @@ class _Loop:
         self.z = z.requires_grad_()
         self.g = torch.Generator().manual_seed(seed + distributed.rank())
         n = memory.obs.n_image
-        self.n_step = -(-n // max(batch_images or max(1, n // 10), distributed.size()))
+        if n < distributed.size():
+            raise InputError(f"{distributed.size()} processes cannot share {n} images; start fewer.")
+        # No process may be left without an image at a step.
+        self.n_step = min(-(-n // (batch_images or max(1, n // 10))), n // distributed.size())
         self.adam = torch.optim.Adam([self.z], lr=learning_rate, betas=(0.9, 0.99))
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.adam, epochs * self.n_step, learning_rate / 20
@@ -243,10 +246,12 @@ def _gradient(collapsed, memory, images, z, rho):
     trace = collapsed.run(piece, values, F)
     law = trace.nodes[INTENSITY]["fn"]
     spot = law.log_prob(piece.I)
-    weight = span.posterior(log_density(F, trace), slope).weight.detach()[:, piece.hkl_id]
+    node = span.posterior(log_density(F, trace), slope).weight.detach()
+    weight = node[:, piece.hkl_id]
     (psi,) = torch.autograd.grad(spot.sum(), law.loc, retain_graph=True)
     memory.share[:, rows] = _renewed(memory.share[:, rows], piece, law.loc.detach(), psi, weight, F, rho)
-    (grad,) = torch.autograd.grad((weight * spot).sum(), z, retain_graph=True)
+    total = (weight * spot).sum() + _amplitude_prior(trace, node, F, piece, memory.obs, rows)
+    (grad,) = torch.autograd.grad(total, z, retain_graph=True)
     *grad, n_B = distributed.total(torch.cat([grad, grad.new_tensor([len(piece)])])).split([len(z), 1])
     priors = {k: trace.nodes[k]["fn"] for k in values}
     (prior,) = torch.autograd.grad(collapsed.latents.log_prior(z, values, priors), z)
@@ -257,6 +262,15 @@ def _gradient(collapsed, memory, images, z, rho):
             f"The likelihood is not finite; the gradient fails at the site {', '.join(bad)}."
         )
     return grad
+
+
+def _amplitude_prior(trace, node, F, piece, obs, rows):
+    """Σ_h E log p(F_h | z) m_h/n_h of a prior with latents of its own: m_h of the n_h spots of h are in the batch."""
+    log_p = trace.nodes[AMPLITUDE]["fn"].log_prob(F)
+    if not log_p.requires_grad:
+        return 0.0
+    every = obs.offsets.diff()[obs.hkl_id[rows].unique()]
+    return ((node * log_p).sum(0) * piece.offsets.diff() / every).sum()
 
 
 def _renewed(share, piece, loc, psi, weight, F, rho):
