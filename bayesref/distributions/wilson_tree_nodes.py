@@ -3,7 +3,7 @@
     nodes F (node, hkl), log mass = log L(F) + log quadrature weight
 
 Nodes must lie closer than a child varies about its parent, √(ε(1 - r²)/2). Where they do not, log L, which is smooth,
-is interpolated from the given Gauss-Legendre nodes to two, four or eight times as many.
+is interpolated from the given Gauss-Legendre nodes to as many more as it takes.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from bayesref.distributions.rice_woolfson import RiceWoolfson
 from bayesref.distributions.wilson_tree import WilsonTree, family_ends
 from bayesref.distributions.wilson_tree_cpu import incoming, pass_messages
 
-CLOSE = 0.8  # largest distance of nodes, in standard deviations of a child about its parent
-FINEST = 8
+CLOSE = 1.25  # largest distance of nodes, in standard deviations of a child about its parent
+FINER = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # multiples of the nodes of the likelihood
 RELEVANT = (
     12.0  # log units below the largest mass of a row, beyond which the distance of nodes does not matter
 )
@@ -158,32 +158,39 @@ def solve(tree: WilsonTree, log_L: torch.Tensor, place: Place, down: int = 2) ->
     Parameters
     ----------
     log_L : (node, hkl), log likelihood of each row's spots at the amplitudes of `place(node)`
-    place : nodes and weights
+    place : nodes and weights; its attribute `core`, where there is one, are the limits of F between which most of
+        the posterior lies, so that nodes must be close there
     down : 0 = evidence only, 1 = beliefs and slopes, 2 = covariances too
     """
     n = len(log_L)
     ends = family_ends(tree.parent)
     family = torch.repeat_interleave(torch.arange(len(ends) - 1), ends.diff())
-    factor = _factors(tree, *place(n), log_L, ends)
+    factor = _factors(tree, place, log_L, ends)
     parts = []
     for k in factor.unique().tolist():
         rows = (factor[family] == k).nonzero()[:, 0]
-        F, log_weight = (x[:, rows] for x in place(n * k))
-        mass = torch.from_numpy(_refinement(n, n * k)) @ log_L[:, rows].clamp(min=-1e9) + log_weight
+        F, log_weight = (x[:, rows] for x in place(round(n * k)))
+        mass = torch.from_numpy(_refinement(n, len(F))) @ log_L[:, rows].clamp(min=-1e9) + log_weight
         parts.append(_solve_part(tree, rows, F, mass, down))
     return TreePosterior(n, log_L.shape[1], parts)
 
 
-def _factors(tree, F, log_weight, log_L, ends):
+def _factors(tree, place, log_L, ends):
     """How many times as many nodes each family needs, (family,)."""
-    mass = log_L + log_weight
-    relevant = mass > mass.amax(0) - RELEVANT
+    F, log_weight = place(len(log_L))
+    core = getattr(place, "core", None)
+    if core is None:
+        mass = log_L + log_weight
+        relevant = mass > mass.amax(0) - RELEVANT
+    else:
+        relevant = (core[0] < F) & (core[1] > F)
     gap = torch.where(relevant[1:] | relevant[:-1], F.diff(dim=0), 0.0).amax(0)
     sd = (tree.epsilon * (1 - tree.r**2) * torch.where(tree.centric, 1.0, 0.5)).sqrt()
     is_child = tree.parent >= 0
     ratio = torch.where(is_child, torch.maximum(gap, tree.r * gap[tree.parent.clamp(min=0)]) / sd, 0.0)
-    worst = torch.from_numpy(np.maximum.reduceat(ratio.numpy(), ends[:-1].numpy()))
-    return 2 ** torch.log2((worst / CLOSE).clamp(min=1.0)).ceil().clamp(max=float(np.log2(FINEST))).long()
+    worst = torch.from_numpy(np.maximum.reduceat(ratio.numpy(), ends[:-1].numpy())) / CLOSE
+    finer = torch.tensor(FINER, dtype=worst.dtype)
+    return finer[torch.searchsorted(finer, worst).clamp(max=len(finer) - 1)]
 
 
 def _solve_part(tree, rows, F, mass, down) -> Part:

@@ -23,6 +23,7 @@ from bayesref.inference.laue import LaueCollapsed
 from bayesref.inference.tree_curvature import family_number, tree_information
 
 SEARCH = 32  # nodes with which spans are narrowed
+CORE = 3.0  # widths on either side of the peak, between which nodes must resolve what ties relatives
 MARGIN = 4.0  # log units of room for the scale to move before spans are found anew
 
 
@@ -259,6 +260,7 @@ def place(span):
         w = legendre(n, lo)[1].reshape(-1, 1)
         return F, slope + w.log() + (0.5 * (hi - lo)).log()
 
+    at.core = span.middle - CORE * span.width, span.middle + CORE * span.width
     return at
 
 
