@@ -88,6 +88,8 @@ def amplitude_prior(settings: MergeSettings, obs: Observations) -> Prior:
     kind = _kind(settings)
     if kind == "wilson":
         return Prior(settings.model)
+    if obs.overlaps:
+        raise InputError("A prior with a reference is for spots of one order; leave --wavelength-range out.")
     free, asu = free_rows(settings, obs.asu), obs.asu
     if settings.prior_model is not None:
         reference, note = model_reference(settings.prior_model, asu, free)

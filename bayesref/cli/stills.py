@@ -83,6 +83,8 @@ def _check(settings, obs, asked) -> None:
         raise InputError(f"{flag} runs in one process; start it without torchrun.")
     if getattr(obs, "overlaps", None):
         raise InputError(f"{flag} is for monochromatic stills; leave the overlapped Laue spots out.")
+    if settings.prior_mtz is not None or settings.prior_model is not None:
+        raise InputError(f"{flag} is for Wilson's prior; leave --prior and its reference out.")
     if settings.double_wilson_parents:
         raise InputError(f"{flag} has no related datasets; leave --double-wilson-parents out.")
     if settings.image_outliers and settings.reindex is None and obs.n_image < 3:
