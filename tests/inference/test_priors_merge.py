@@ -97,6 +97,15 @@ def test_the_correlation_is_found(case, near):
     assert abs(float(D.mean()) - CORRELATION) < 0.02
 
 
+def test_minibatches_find_the_correlation_too(case, near):
+    obs, model = case.obs, partial(LAWS["rice"], reference=near)
+    scale = br.Product(br.Falloff(obs), br.Additive(obs, n_pair=0))
+    posterior = br.fit(model, obs, scale, method="svi", epochs=20, batch_images=6)
+    values = posterior.latents.unpack(posterior.mean)
+    D = torch.sigmoid(values["D_logit"] + near(obs.asu).basis @ values["D_shape"])
+    assert abs(float(D.mean()) - CORRELATION) < 0.03
+
+
 @pytest.mark.parametrize("law", ["student-t", "rice"])
 def test_an_unrelated_reference_does_no_harm(case, unrelated, without, law):
     cc, score, cover = figures(case, fitted(case, LAWS[law], reference=unrelated))
