@@ -157,6 +157,15 @@ class DatasetTree:
         """Place in `names` of the pair of each row and its parent, 0 for roots, (hkl,) int64."""
         return self._rows(asu)[1]
 
+    def counterparts(self, asu: ReciprocalASU, a: int, b: int) -> torch.Tensor:
+        """Rows of datasets a and b that are the same reflection, and of the same side, (2, pair) int64."""
+        sides, n = (2 if asu.anomalous else 1), self._n_member(asu)
+        family, member = self._members(asu)
+        rows = [np.flatnonzero(member // sides == k) for k in (a, b)]
+        keys = [family[mine] * n + member[mine] % sides for mine in rows]
+        _, first, second = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+        return torch.from_numpy(np.stack([rows[0][first], rows[1][second]]))
+
     def correlation(
         self, asu: ReciprocalASU, r: torch.Tensor, shape: torch.Tensor | None = None
     ) -> torch.Tensor:
