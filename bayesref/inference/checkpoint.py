@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -82,10 +83,10 @@ class Checkpoint:
         InputError : it cannot be written
         """
         folder = self.path.parent
+        number = 1 + max((_number(p) for p in self._tensor_files()), default=0)
+        file = folder / f"{self.name}-{number}.safetensors"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            number = 1 + max((_number(p) for p in self._tensor_files()), default=0)
-            file = folder / f"{self.name}-{number}.safetensors"
             with atomic_path(file) as temporary:
                 _save_tensors(tensors, temporary)
                 digest = _digest(temporary)
@@ -98,9 +99,14 @@ class Checkpoint:
             }
             with atomic_path(self.path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            _sync_folder(folder)
-        except OSError as e:
-            raise output_error(self.path, e) from e
+        except (OSError, InputError) as e:
+            file.unlink(missing_ok=True)
+            why = e if isinstance(e, InputError) else output_error(self.path, e)
+            earlier = (
+                " The checkpoint before this one is intact: resume from there." if self.path.exists() else ""
+            )
+            raise InputError(f"{why}{earlier}") from e
+        _sync_folder(folder)
         for old in self._tensor_files():
             if _number(old) != number:
                 old.unlink(missing_ok=True)
@@ -251,12 +257,13 @@ def _digest(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk only when its folder is."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    """A rename is on the disk only when its folder is. Some network file systems do not do this, nor need it."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _number(path: Path) -> int:
