@@ -57,7 +57,9 @@ def model(data: br.MergedData, atoms: br.AtomicModel, priors: Priors = Priors())
     F_calc = k * atoms.anisotropy(b) * (atoms.F_atoms(xyz, B, w) + F_solvent)
 
     phi = atoms.resolution_bumps(priors.n_bumps)
-    D = torch.exp(phi @ pyro.sample("log_D", normal(priors.n_bumps, priors.log_D)))
+    line = torch.stack([torch.ones_like(s2), s2], 1)  # of log D: k and the B of all atoms have that already
+    bent = phi - line @ torch.linalg.lstsq(line, phi).solution
+    D = torch.exp(bent @ pyro.sample("log_D", normal(priors.n_bumps, priors.log_D)))
     error = pyro.sample("error", lognormal(*priors.error))
     shape = pyro.sample("error_shape", normal(priors.n_bumps, priors.error_shape))
     beta = atoms.Sigma * error * torch.exp(phi @ shape)

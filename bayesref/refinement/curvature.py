@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from bayesref.crystal.cell import hkl_stol2
 from bayesref.refinement.atomic_model import of_atoms
-from bayesref.refinement.priors import B_SPREAD, LOOSE
+from bayesref.refinement.priors import LOOSE, spread_of_B
 
 N_SHELL = 24
 FLOOR = 1e-6  # of the largest weight: a shell of noise must not subtract information
@@ -156,7 +156,7 @@ def prior_precision(target, z) -> sparse.csc_matrix:
         own = place(ellipsoid_precision(target.atoms, B, values["A"].detach()), flat[:, 3:].ravel())
     else:
         sizes = restraints.hessian_B(B.numpy()) / target.atoms.temperature[1]
-        own = place(sizes + sparse.identity(n) / B_SPREAD**2, flat[:, 3])
+        own = place(sizes + sparse.diags(spread_of_B(restraints, n).numpy() ** -2), flat[:, 3])
     return (place(X / target.atoms.temperature[0], flat[:, :3].ravel()) + own + held).tocsc()
 
 
@@ -165,7 +165,8 @@ def ellipsoid_precision(atoms, B, A) -> sparse.csc_matrix:
     n, shapes = len(B), atoms.shape_restraints
     first, rest = sparse.diags([1.0] + [0.0] * 5), sparse.diags([0.0] + [1.0] * 5)
     width2 = atoms.displacements.width2
-    sizes = atoms.restraints.hessian_B() / atoms.temperature[1] + sparse.identity(n) / B_SPREAD**2
+    level = sparse.diags(spread_of_B(atoms.restraints, n).numpy() ** -2)
+    sizes = atoms.restraints.hessian_B() / atoms.temperature[1] + level
     total = sparse.kron(sizes, first) + sparse.kron(shapes.hessian_shape(n), rest) / width2[0]
     return (total + shapes.hessian_rigid(B, A) / width2[1]).tocsc()
 

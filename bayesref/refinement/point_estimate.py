@@ -19,6 +19,7 @@ import scipy.sparse as sparse
 import torch
 
 from bayesref.guides.latents import AMPLITUDE
+from bayesref.refinement import overall_b
 from bayesref.refinement.adp_overall import settle
 from bayesref.refinement.adp_width import with_widths
 from bayesref.refinement.atomic_model import SITES, of_atoms
@@ -94,15 +95,18 @@ def fit_sites(target: Target, z, names, rows=None, steps=25) -> torch.Tensor:
     return z
 
 
-def fit_globals(target: Target, z, determined=0.0, rounds=2) -> torch.Tensor:
-    """Scale sites on the work set and error sites on the free set, in turn."""
+def fit_globals(target: Target, z, determined=0.0, rounds=2, overall=False) -> torch.Tensor:
+    """Scale sites on the work set and error sites on the free set, in turn; with `overall`, what all B share too."""
     errors = error_sites(target, z)
     scales = [k for k in target.globals if k not in errors]
     free = target.data.free
     enough = int(free.sum()) >= MIN_FREE
     for _ in range(rounds):
         z = fit_sites(target, z, errors, free if enough else None)
-        z = fit_sites(target, z, scales)
+        if overall and overall_b.fits(target):
+            z = overall_b.fit_scale_and_B(target, z, scales, 40, REACH)
+        else:
+            z = fit_sites(target, z, scales)
     z = fit_sites(target, z, errors, free if enough else None)
     if not enough and determined > 0 and "error" in errors:
         n = int((~free).sum())
@@ -172,7 +176,7 @@ def refine_point(
     displacements = target.atoms.displacements
     determined, reason = 0.0, "all cycles asked for are done"
     for cycle in range(cycles):
-        z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1)
+        z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1, overall=True)
         if cycle < SETTLING and displacements is not None and not displacements.spherical:
             scales = [k for k in target.globals if k not in error_sites(target, z)]
             z = settle(target, z, scales, fit_sites)
@@ -189,7 +193,7 @@ def refine_point(
         if cycle > 2 and row["moved"] < 0.01 and steady:
             reason = f"the last cycle moved atoms by {row['moved']:.3f} Å rms"
             break
-    z = fit_globals(target, z, determined, rounds=1)
+    z = fit_globals(target, z, determined, rounds=1, overall=cycles > 0)
     return PointEstimate(target, z, history, reason, determined)
 
 

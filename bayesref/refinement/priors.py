@@ -3,7 +3,7 @@
     log p(xyz) = Σ restraints log p(bond), log p(angle), ... + const        each a density with its own σ
                + Σ loose atoms log Normal(x; x₀, LOOSE)                     x₀: the model as given
                + Σ contacts of riding hydrogens
-    log p(B)   = Σ atoms log Normal(log B; log B̄, s) + Σ bonds log Normal(log B_i - log B_j; 0, σ) + const
+    log p(B)   = Σ atoms log Normal(log B; log B̄, s_i) + Σ bonds log Normal(log B_i - log B_j; 0, σ) + const
     log p(A|B) = Σ roundness, similarity and rigid bonds of ellipsoids, see `restraints.adp`
 
 A loose atom has no bond, as a water: what is known of it beforehand is where the model has it, to half an ångström.
@@ -17,7 +17,10 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 LOOSE = 0.5  # Å
-B_SPREAD = 1.0  # s: B factors of one crystal differ from their typical value by a factor e or so
+B_SPREAD = 1.0  # s of loose atoms: B factors of one crystal differ from their typical value by a factor e or so
+# s of bonded atoms: neighbours that move alike must not each pull towards B̄. With n restraints of σ = 0.2 to 0.3 about
+# an atom, a step along the chain has a precision κ of about 70, and log B a spread of (κ/s²)^-¼/√2 = 0.5.
+B_SPREAD_BONDED = 4.0
 
 
 class _Energy(torch.autograd.Function):
@@ -98,6 +101,14 @@ class Stereochemistry(_AtomPrior):
         return near + self.restraints.log_prob(value) / self.temperature
 
 
+def spread_of_B(restraints, n_atom: int) -> torch.Tensor:
+    """s_i (atom,) of the logarithm of B about its typical value."""
+    spread = torch.full((n_atom,), B_SPREAD, dtype=torch.float64)
+    if restraints is not None:
+        spread[restraints.similar.atoms.flatten()] = B_SPREAD_BONDED
+    return spread
+
+
 class Thermal(_AtomPrior):
     """B factors (atom,), Å², similar along bonds.
 
@@ -113,7 +124,7 @@ class Thermal(_AtomPrior):
     def log_prob(self, value):
         """log p(B) + const, (*sample,)."""
         x = value.log()
-        level = ((x - self.start.median().log()) / B_SPREAD) ** 2
+        level = ((x - self.start.median().log()) / spread_of_B(self.restraints, x.shape[-1])) ** 2
         return self.restraints.log_density_B(value) / self.temperature - (0.5 * level + x).sum(-1)
 
 
