@@ -44,7 +44,9 @@ CHUNK = 12_000  # spots handled at a time, so that (node, spot) arrays stay in t
 def split(obs, n=CHUNK):
     """Observations cut between reflections into pieces of about `n` spots."""
     ends = torch.searchsorted(obs.offsets, torch.arange(n, len(obs) + n, n)).clamp(max=len(obs.asu))
-    ends = torch.cat([ends, torch.tensor([len(obs.asu)])]).unique()  # the last reflections may have no spot
+    # The last reflections may have no spot; they are not a piece of their own.
+    ends = torch.where(obs.offsets[ends] == len(obs), len(obs.asu), ends)
+    ends = torch.cat([ends, torch.tensor([len(obs.asu)])]).unique()
     starts = [0, *ends[:-1].tolist()]
     limits = [(i, j) for i, j in zip(starts, ends.tolist(), strict=True) if j > i]
     # Observations on disk make their pieces when they are asked for.

@@ -317,7 +317,12 @@ def _only(obs, rows):
     number = torch.full((len(obs.asu),), -1)
     number[rows] = torch.arange(len(rows))
     mine = obs.subset(number[obs.hkl_id] >= 0)
-    return replace(mine, asu=obs.asu.subset(rows), hkl_id=number[mine.hkl_id], overlaps=None, message=None)
+    changes = {"asu": obs.asu.subset(rows), "overlaps": None, "message": None}
+    if len(mine):
+        return replace(mine, hkl_id=number[mine.hkl_id], **changes)
+    # A plate cannot be empty: one spot of such error that it says nothing.
+    mine = obs.subset(slice(0, 1))
+    return replace(mine, hkl_id=torch.zeros(1, dtype=torch.int64), SIGI=mine.SIGI * 1e12, **changes)
 
 
 def _pick(spans, rows, room):
