@@ -14,6 +14,7 @@ from pathlib import Path
 from common import parser, program, run, table
 
 DATA = {"1DUR": ("1dur/1dur.pdb", "1dur/1dur.mtz", "FP", "SIGFP")}
+TWINS = {"1L2H": ("1l2h/1l2h.cif", "1l2h/1l2h.mtz")}  # refined by us alone: torchref knows no twins
 SHAKE = """
 import sys, torch, bayesref as br
 from dataclasses import replace
@@ -24,11 +25,12 @@ br.write_structure(replace(crystal, xyz=crystal.xyz + shift), sys.argv[2])
 """
 
 
-def ours(model, data, folder: Path) -> dict:
+def ours(model, data, folder: Path, *options) -> dict:
     """R factors, rmsZ of bonds of the mean model and of one draw, and cost."""
     out = folder / "bayesref"
     usage = run(
-        [program("bayesref"), "refine", model, data, "--out", out, "--overwrite"], folder / "bayesref.txt"
+        [program("bayesref"), "refine", model, data, "--out", out, "--overwrite", *options],
+        folder / "bayesref.txt",
     )
     record = json.loads((out / "run.json").read_text())
     bonds = {
@@ -85,6 +87,13 @@ def main() -> None:
                 | {"program": "torchref"}
                 | torchref(path, a.data / data, value, sigma, folder, a.torchref)
             )
+    for name, (model, data) in TWINS.items():
+        for twin in ("none", "auto"):
+            folder = a.work / "refinement" / f"{name}_twin_{twin}"
+            found = ours(a.data / model, a.data / data, folder, "--twin", twin)
+            sites = json.loads((folder / "bayesref" / "run.json").read_text())["sites"]
+            alpha = f", fraction {sites['twin_fraction']['mean']:.3f}" if "twin_fraction" in sites else ""
+            rows.append({"crystal": name, "start": f"--twin {twin}{alpha}", "program": "bayesref"} | found)
     table(rows)
 
 
