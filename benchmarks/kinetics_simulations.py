@@ -6,8 +6,8 @@
     python benchmarks/kinetics_simulations.py ranks --series 60 --method nuts
 
 A crystal of 100 atoms in P 2₁2₁2₁, 358 reflections to 2.8 Å, six delays, dark model with R 0.24, light reaching 10 to
-30 %; every series has another crystal, other states and other rates. The point estimate that is compared is what is usually
-done: occupancies of each delay by weighted least squares of ΔF_obs against ΔF_calc, then a curve through them.
+30 %; every series has another crystal, other states and other rates. The point estimate that is compared is what is
+usually done: occupancies of each delay by weighted least squares of ΔF_obs against ΔF_calc, then a curve through them.
 """
 
 import argparse
