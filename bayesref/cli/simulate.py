@@ -12,6 +12,7 @@ from bayesref.cli.merge import parse_cell
 from bayesref.cli.simulate_kinetics import command as simulate_kinetics
 from bayesref.cli.simulate_laue import command as simulate_laue
 from bayesref.cli.simulate_refine import command as simulate_refine
+from bayesref.cli.simulate_serial import command as simulate_serial
 from bayesref.data.simulate import MergeOptions, simulate_merge
 from bayesref.io.simulation import write_simulation
 
@@ -77,3 +78,4 @@ app.command("merge")(command_from(SimulateSettings, merge))
 app.command("kinetics")(simulate_kinetics)
 app.command("laue")(simulate_laue)
 app.command("refine")(simulate_refine)
+app.command("serial")(simulate_serial)

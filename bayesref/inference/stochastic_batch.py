@@ -13,7 +13,7 @@ import torch
 from bayesref.guides.latents import AMPLITUDE, INTENSITY, trace_model
 from bayesref.inference.collapsed import Span, find_span
 
-NODES = 10
+NODES = 12
 PRIOR_NODES = 24  # over all amplitudes that the prior allows
 WARM_UP = 3  # looks at a batch that nothing is known of
 REACH = 30.0  # log units of the prior within which amplitudes lie
@@ -115,7 +115,7 @@ def look(model, piece, args, latents, at, F, log_weight) -> Look:
     counted = getattr(law, "weight", None)
     chi = psi_r if counted is None else psi_r / counted.clamp(min=1e-12)
     return Look(
-        float(total), gradient, prior, precision * torch.stack([K**2, K * piece.I]), chi,
+        float(total.detach()), gradient, prior, precision * torch.stack([K**2, K * piece.I]), chi,
         precision * K**2 * (weight * F2**2).sum(0),
     )  # fmt: skip
 
