@@ -49,7 +49,8 @@ def score(merged, truth) -> list[dict]:
     import numpy as np
     import reciprocalspaceship as rs
 
-    both = rs.read_mtz(str(truth)).join(rs.read_mtz(str(merged))[["F", "SIGF"]], how="inner")
+    result = rs.read_mtz(str(merged)).rename(columns={"SigF": "SIGF"})  # careless's name
+    both = rs.read_mtz(str(truth)).join(result[["F", "SIGF"]], how="inner")
     F, sd, T, n, single = (both[c].to_numpy(float) for c in ("F", "SIGF", "FTRUE", "N", "NSINGLE"))
     k = np.sum(T * F / sd**2) / np.sum(F**2 / sd**2)
     z = (k * F - T) / (k * sd)
