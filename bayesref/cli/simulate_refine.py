@@ -12,10 +12,12 @@ import typer
 
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
+from bayesref.crystal.twin_laws import twin_law
 from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.structure import read_structure, write_structure
 from bayesref.refinement.refine import isotropic
 from bayesref.refinement.simulate import RefineOptions, simulate_refine
+from bayesref.refinement.twin_simulate import simulate_twin
 
 DATA = partial(typer.Option, rich_help_panel="Data")
 ERRORS = partial(typer.Option, rich_help_panel="Errors")
@@ -31,6 +33,10 @@ class SimulateRefineSettings:
     free_fraction: Annotated[float, DATA(min=0, max=0.5, help="Share of R-free reflections.")] = 0.05
     shake: Annotated[float, DATA(min=0, help="Shift of the model to start from, Å rms.")] = 0.2
     scale: Annotated[float, DATA(help="On amplitudes.")] = 1.0
+    twin: Annotated[
+        str | None, DATA(metavar="k,h,-l", help="Twin law; its fraction is --twin-fraction. [default: no twin]")
+    ] = None
+    twin_fraction: Annotated[float, DATA(min=0, max=1, help="Share of the second domain of a twin.")] = 0.25
     seed: Annotated[int, DATA(help="Of the random numbers.")] = 1
     overwrite: Annotated[bool, DATA("--overwrite", help="Replace files that are there already.")] = False
     error: Annotated[float, ERRORS(help="Share of ⟨F²/ε⟩ that the model misses at low resolution.")] = 0.08
@@ -55,7 +61,11 @@ def refine(settings: SimulateRefineSettings) -> None:
         settings.dmin, settings.error, settings.rise, settings.noise, settings.relative, settings.k_sol,
         settings.b_sol, settings.free_fraction, settings.scale,
     )  # fmt: skip
-    data = simulate_refine(truth, options, settings.seed)
+    if settings.twin is None:
+        data = simulate_refine(truth, options, settings.seed)
+    else:
+        law = twin_law(settings.twin, truth.cell, truth.spacegroup)
+        data = simulate_twin(truth, law, settings.twin_fraction, options, settings.seed)
     write_intensities(data, out / "data.mtz")
     g = torch.Generator().manual_seed(settings.seed)
     shift = settings.shake / 3**0.5 * torch.randn(truth.xyz.shape, generator=g, dtype=torch.float64)

@@ -25,7 +25,7 @@ from bayesref.refinement.posterior import StructurePosterior, structure_posterio
 from bayesref.refinement.rigid_body import fit_bodies
 from bayesref.refinement.target import Target
 from bayesref.refinement.tls import groups_of
-from bayesref.refinement.twin import with_twin
+from bayesref.refinement.twin import laws_asked_for, with_twin
 from bayesref.restraints.occupancy import occupancy_groups
 from bayesref.restraints.restraints import build_restraints, with_guesses
 from bayesref.structure_factors.calculate import self_check, structure_factors
@@ -160,6 +160,7 @@ def refine(
     ------
     InputError : bad parameters, an unknown residue, or structure factors that fail their check
     """
+    laws_asked_for(twin, data)  # a bad operator is told before the work begins
     own_page = page
     if page is None:
         page = importlib.import_module(f"bayesref.models.{default_page(adp)}").model
