@@ -176,5 +176,5 @@ def _lost() -> Iterator[None]:
 
 
 def _reason(e: Exception) -> str:
-    """First line of an error, without the place in the source of the library it comes from."""
-    return re.sub(r"^\[[^]]*\.cc:\d+\] ", "", str(e).strip().partition("\n")[0])
+    """First sentence of an error, without the place in the source of the library it comes from."""
+    return re.sub(r"^\[[^]]*\.cc:\d+\] ", "", str(e).strip().partition("\n")[0]).partition(". ")[0]
