@@ -151,30 +151,38 @@ class LaueCollapsed(Collapsed):
             self._begin(values)
         else:
             self.cavities = cavity(self.clusters.joint(*vars(self.sites).values(), self.K_orders), self.sites)
-        top = self._largest()
         for turn in range(TURNS):
             before = self.sites
-            self._find_core_spans(values, top)
-            self._find_s_span(values, top)
+            self._find_core_spans(values)
+            self._find_s_span(values)
             done = self._settle(values, passes=6 if turn + 1 < TURNS else 40)
             self.sites = self.settled.sites
             if done and before.near(self.sites):
                 break
 
-    def _largest(self):
-        """What F may be at most, (core,): what its own spots allow, or some overlapped spot would have it alone.
+    def _alone(self):
+        """F at which some overlapped spot would have the amplitude alone, at the most, (core,)."""
+        I = self.overlaps.I.clamp(min=0) + FAR * self.overlaps.SIGI
+        F = (I[self.clusters.spot] / self.K_orders).sqrt()
+        return torch.zeros_like(self.clusters.core, dtype=F.dtype).scatter_reduce(
+            0, self.clusters.row, F, "amax"
+        )
 
-        A message is a Gaussian that may still rise where no spot would have the amplitude.
+    def _largest(self, a, b):
+        """What F may be at most, (core,).
+
+        A message is a Gaussian that may still rise where no spot would have the amplitude, and the tails of the error
+        law, a blank's above all, would follow it there. So it ends there, unless own spots say that F is larger.
         """
-        own = torch.cat([s.hi for s in self.own])[self.clusters.core]
-        alone = (
-            (self.overlaps.I.clamp(min=0) + FAR * self.overlaps.SIGI)[self.clusters.spot] / self.K_orders
-        ).sqrt()
-        return own.scatter_reduce(0, self.clusters.row, alone, "amax")
+        own = {k: torch.cat([getattr(s, k) for s in self.own])[self.clusters.core] for k in ("middle", "hi")}
+        alone = self._alone()
+        rising = (b > a * alone**2) & (own["middle"] < alone)
+        return torch.where(rising, alone, torch.maximum(own["hi"], alone))
 
-    def _find_core_spans(self, values, top):
+    def _find_core_spans(self, values):
         """Spans of the amplitudes with messages, put among the others."""
         a, b = self.cavities
+        top = self._largest(a, b)
 
         def log_density(F):
             return self.log_density(self.core, values, F) + F**2 * (b - 0.5 * a * F**2)
@@ -202,7 +210,7 @@ class LaueCollapsed(Collapsed):
         known = torch.stack([point.a, point.b])
         self.message[:, self.clusters.core] = torch.where(point.change > UNSETTLED, 0.0, known)
 
-    def _find_s_span(self, values, top):
+    def _find_s_span(self, values):
         """Nodes of the sums, counted from `s_low`, beyond which no law puts a sum.
 
         An amplitude that nothing but its prior and one spot know has a cavity like exp(-J), as a Gaussian one far
@@ -212,7 +220,7 @@ class LaueCollapsed(Collapsed):
         tau, eta = spot_cavity(joint, self.sites)
         I, room = self.overlaps.I, FAR * self.overlaps.SIGI
         self.s_low = I.clamp(max=0) - room
-        most = self.overlaps.total(self.K_orders * top[self.clusters.row] ** 2)
+        most = self.overlaps.total(self.K_orders * self._largest(*self.cavities)[self.clusters.row] ** 2)
         high = torch.maximum(
             torch.minimum(joint.s_mean + 8 * joint.s_variance.sqrt(), most), I.clamp(min=0) + room
         )
@@ -290,8 +298,8 @@ class LaueCollapsed(Collapsed):
         """Messages that do not rise beyond the largest amplitude possible, for use where nothing else bounds it."""
         self._settle(self.latents.unpack(z))
         a, b = self.message.clone()
-        core, top = self.clusters.core, self._largest()
-        a[core] = torch.maximum(a[core], b[core] / top**2)
+        core = self.clusters.core
+        a[core] = torch.maximum(a[core], b[core] / self._alone() ** 2)
         return torch.stack([a, b])
 
     def use(self, message):
