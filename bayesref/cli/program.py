@@ -95,12 +95,20 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     model = prior.bind(programs.load(page))
     _check_signature(model, page)
     scale, notes = build_scale(settings, obs)
-    return Program(model, scale, fixed_sites(settings, model, obs, scale), prior.notes + notes, prior.report)
+    notes = laue_notes(obs) + prior.notes + notes
+    return Program(model, scale, fixed_sites(settings, model, obs, scale), notes, prior.report)
 
 
 def laue_page(page: str, obs: Observations) -> str:
     """The page that knows spots of several orders, in place of `merge`, where there are such spots."""
     return "merge_laue" if page == "merge" and obs.overlaps else page
+
+
+def laue_notes(obs: Observations) -> tuple[str, ...]:
+    """What became of overlapped Laue spots, file by file."""
+    if not obs.overlaps or obs.report is None:
+        return ()
+    return tuple(f"{file.name}: {note}." for file in obs.report.files for note in file.notes)
 
 
 def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tuple[str, ...]]:
