@@ -19,10 +19,12 @@ from bayesref.cli.tables import table
 from bayesref.crystal.atoms import Crystal
 from bayesref.crystal.free_flags import free_flags
 from bayesref.data.merged import MergedData
+from bayesref.io.anomalous_pairs import read_pairs
 from bayesref.io.atomic import prepare_output
 from bayesref.io.merged import check_against, read_merged
 from bayesref.io.structure import read_structure
 from bayesref.refinement.posterior import StructurePosterior
+from bayesref.refinement.refine import mean_intensity
 from bayesref.refinement.refine import refine as run
 from bayesref.restraints.dictionary import load_dictionary
 from bayesref.results.refined_write import Requests, write_refinement
@@ -60,6 +62,10 @@ class RefineSettings(SpotOptions):
         float | None,
         DATA(help="Make a free set of this share, where the data have none. [default: work without one]"),
     ] = None
+    anomalous: Annotated[
+        bool,
+        DATA("--anomalous", help="Friedel mates, I(+) and I(-), apart; needs the wavelength; refines f''."),
+    ] = False
     dmin: Annotated[float | None, DATA(help="High-resolution limit, Å.")] = None
     dmax: Annotated[float | None, DATA(help="Low-resolution limit, Å.")] = None
     spacegroup: Annotated[str | None, DATA(help="In place of that of the data.")] = None
@@ -140,6 +146,9 @@ def refine(settings: RefineSettings) -> None:
     spots = read_spots(settings, console) if is_unmerged(settings.data) else None
     data = read_data(settings) if spots is None else spots.reflections(settings.data)
     check_against(data, crystal, str(settings.model))
+    pairs = None
+    if settings.anomalous:
+        data, pairs = friedel_mates(settings, data)
     if spots is None:
         print_input(console, settings, crystal, data)
     else:
@@ -152,7 +161,7 @@ def refine(settings: RefineSettings) -> None:
     if settings.shake:
         crystal = shaken(crystal, settings.shake, settings.seed)
         console.print(f"Atoms were shifted by {settings.shake:g} Å rms.")
-    options = {
+    options: dict = {
         "unrestrained": unrestrained, "guess": guess, "adp": settings.adp, "tls_groups": settings.tls_group or (),
         "hydrogens": settings.hydrogens, "hydrogen_contacts": settings.hydrogen_contacts,
         "rigid_body": settings.rigid_body, "cycles": settings.cycles, "rel_error": settings.rel_error,
@@ -161,10 +170,12 @@ def refine(settings: RefineSettings) -> None:
     }  # fmt: skip
     if spots is None:
         page = programs.load(settings.page) if settings.page else None
-        posterior = run(crystal, data, dictionary.monlib, page, twin=settings.twin, **options)
+        posterior = run(crystal, data, dictionary.monlib, page, twin=settings.twin, pairs=pairs, **options)
     else:
         if settings.twin not in ("auto", "none"):
-            raise InputError("--twin takes merged data; run bayesref merge first, and refine against merged_1.mtz.")
+            raise InputError(
+                "--twin takes merged data; run bayesref merge first, and refine against merged_1.mtz."
+            )
         joint = run_joint(settings, crystal, spots, dictionary.monlib, console, options)
         posterior = joint.structure
         write_merged(joint, out)
@@ -174,6 +185,15 @@ def refine(settings: RefineSettings) -> None:
     )
     record = write_refinement(posterior, statistics, out, requests)
     print_result(console, posterior, record, statistics, out)
+
+
+def friedel_mates(settings: RefineSettings, data: MergedData):
+    """The data as means of Friedel mates, and their differences."""
+    if settings.wavelength is None:
+        raise InputError("--anomalous needs --wavelength, in Å, for f' and f''.")
+    if is_unmerged(settings.data):
+        raise InputError("--anomalous takes merged data; run bayesref merge --anomalous first.")
+    return read_pairs(settings.data, data, mean_intensity(data))
 
 
 def check_model(crystal: Crystal, path: Path) -> None:

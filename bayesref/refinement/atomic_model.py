@@ -18,6 +18,8 @@ from bayesref.crystal.atoms import Crystal
 from bayesref.crystal.cell import hkl_stol2
 from bayesref.crystal.form_factors import FormFactors
 from bayesref.refinement.adp import Displacements
+from bayesref.refinement.anomalous import AnomalousScatterers
+from bayesref.refinement.conformers import Conformers
 from bayesref.refinement.hydrogens import RidingHydrogens
 from bayesref.refinement.priors import Ellipsoids, Stereochemistry, Thermal
 from bayesref.refinement.tls import RigidMotion
@@ -30,62 +32,6 @@ from bayesref.structure_factors.scale import anisotropic_scale, symmetrize
 from bayesref.structure_factors.solvent import SolventMask
 
 SITES = ("xyz", "B", "w", "A", "tls")  # of atoms, in the order of the arguments of `F_atoms`
-
-
-@dataclass(frozen=True)
-class Conformers:
-    """Atoms whose occupancies share what one place has.
-
-    Attributes
-    ----------
-    atom, group, which : (n,) int64: row of the atom, its group, its conformer in the group
-    shape : (group, conformer), the largest number of conformers
-    exists : shape, bool
-    total : (group,), sum of the occupancies
-    """
-
-    atom: torch.Tensor
-    group: torch.Tensor
-    which: torch.Tensor
-    exists: torch.Tensor
-    total: torch.Tensor
-
-    @classmethod
-    def of(cls, groups, occupancy) -> "Conformers":
-        """From `occupancy_groups` of the restraints, and the occupancies (atom,) of the model."""
-        rows, sizes = [], [len(g) for g in groups]
-        exists = torch.zeros(len(groups), max(sizes, default=1), dtype=torch.bool)
-        total = torch.ones(len(groups), dtype=torch.float64)
-        for i, conformers in enumerate(groups):
-            exists[i, : sizes[i]] = True
-            total[i] = sum(float(occupancy[atoms[0]]) for _, atoms in conformers)
-            rows += [(int(a), i, k) for k, (_, atoms) in enumerate(conformers) for a in atoms]
-        atom, group, which = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).unbind(1)
-        return cls(atom, group, which, exists, total)
-
-    @property
-    def n(self) -> int:
-        """Number of free log odds."""
-        return int(self.exists[:, 1:].sum())
-
-    def occupancy(self, w: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """Occupancies (atom,) from log odds w (n,); `fixed` (atom,) where an atom is in no group."""
-        logits = torch.full(self.exists.shape, -torch.inf, dtype=w.dtype)
-        logits[:, 0] = 0
-        later = self.exists.clone()
-        later[:, 0] = False
-        logits = logits.masked_scatter(later, w)
-        share = torch.softmax(logits, 1) * self.total[:, None]
-        return fixed.index_put((self.atom,), share[self.group, self.which])
-
-    def log_odds(self, occupancy: torch.Tensor) -> torch.Tensor:
-        """The w of the occupancies of a model, (n,)."""
-        share = torch.full(self.exists.shape, 0.0, dtype=torch.float64)
-        share[self.group, self.which] = occupancy[self.atom].clamp(min=0.01)
-        odds = (share / share[:, :1]).log()
-        later = self.exists.clone()
-        later[:, 0] = False
-        return odds[later]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +53,7 @@ class AtomicModel:
     temperature : τ² of the restraints of coordinates and of B factors, see `refinement.temperature`
     displacements : which sites B, A and tls there are, and where they start; None = B of the crystal
     hydrogens : that ride, or None
+    anomalous : AnomalousScatterers, where Friedel mates are apart; F_atoms is then without f''
     blur : Å², added to all B while an overall one is looked for, see `refinement.adp_overall`
     """
 
@@ -123,13 +70,14 @@ class AtomicModel:
     temperature: tuple[float, float] = (1.0, 1.0)
     displacements: Displacements | None = None
     hydrogens: RidingHydrogens | None = None
+    anomalous: AnomalousScatterers | None = None
     blur: float = 0.0
     _kept: dict = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
         cls, crystal, restraints, groups, data, Sigma, rel_error=1e-3, table="it92", wavelength=None,
-        displacements=None, hydrogens=None,
+        displacements=None, hydrogens=None, pairs=None,
     ) -> "AtomicModel":  # fmt: skip
         """Of a crystal with one state, its restraints and occupancy groups, and the data that it shall explain.
 
@@ -140,6 +88,7 @@ class AtomicModel:
         rel_error, table, wavelength : of the structure factors, see `bayesref.structure_factors.calculate.prepare`
         displacements : Displacements of the crystal; default: isotropic
         hydrogens : RidingHydrogens of the crystal, or None
+        pairs : AnomalousPairs of the data, with a wavelength
         """
         if crystal.xyz.ndim != 2:
             raise InputError(
@@ -151,6 +100,12 @@ class AtomicModel:
             crystal = d.apply(crystal, d.B, d.A, None if d.groups is None else d.groups.start)
         scattering = crystal if hydrogens is None else hydrogens.crystal(crystal)
         plan = prepare(scattering, hkl, rel_error, table, wavelength)
+        anomalous = None
+        if pairs is not None:
+            if wavelength is None:
+                raise InputError("Anomalous pairs need the wavelength of the data.")
+            anomalous = AnomalousScatterers.of(crystal, data.asu, pairs, wavelength, rel_error)
+            plan = replace(plan, anomalous=False, factors=replace(plan.factors, f2=0 * plan.factors.f2))
         mask = SolventMask(hkl)(crystal)
         with torch.no_grad():
             F = structure_factors(scattering, plan=plan).abs().double()
@@ -161,7 +116,7 @@ class AtomicModel:
         return cls(
             crystal, restraints, Conformers.of(groups, crystal.occupancy), plan, mask,
             hkl_stol2(hkl, crystal.cell), Sigma, scale, crystal.xyz.clone(), loose, displacements=d,
-            hydrogens=hydrogens,
+            hydrogens=hydrogens, anomalous=anomalous,
         )  # fmt: skip
 
     @property
@@ -226,6 +181,13 @@ class AtomicModel:
         F = self._kept["F"]
         return F if self.blur == 0 else F * torch.exp(-self.blur * self.stol2)
 
+    def F_anomalous(self, f2: dict[str, torch.Tensor], *sites) -> torch.Tensor:
+        """B of `refinement.anomalous` for f'' of each element, (hkl,) complex128; sites as of `F_atoms`."""
+        if self.anomalous is None:
+            raise InputError("These data have no anomalous pairs; use --anomalous, or another page.")
+        unit = self.anomalous.transform(self.with_parameters(*sites))
+        return torch.stack([f2.get(e, 1.0) * F for e, F in unit.items()]).sum(0)
+
     @property
     def factors(self) -> FormFactors:
         """Form factors of the atoms that are refined."""
@@ -258,8 +220,9 @@ class AtomicModel:
             factors=self.plan.factors,
             anomalous=self.plan.anomalous,
         )
+        anomalous = None if self.anomalous is None else self.anomalous.moved(crystal, self.plan.rel_error)
         return replace(
-            self, crystal=crystal, restraints=restraints, plan=plan, displacements=displacements,
+            self, crystal=crystal, restraints=restraints, plan=plan, displacements=displacements, anomalous=anomalous,
             hydrogens=hydrogens, F_mask=SolventMask(self.plan.hkl)(crystal), _kept={},
         )  # fmt: skip
 

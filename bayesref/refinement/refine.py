@@ -88,8 +88,10 @@ def with_hydrogens(crystal, library, hydrogens, contacts, unrestrained, guess, n
     return bare, riding if len(riding) else None
 
 
-def default_page(adp: str) -> str:
-    """Name of the page for displacements of this kind."""
+def default_page(adp: str, anomalous: bool = False) -> str:
+    """Name of the page for displacements of this kind, and for Friedel mates."""
+    if anomalous:
+        return "refine_anomalous"
     return "refine" if adp == "isotropic" else "refine_anisotropic"
 
 
@@ -124,6 +126,7 @@ def refine(
     hydrogen_contacts: bool = False,
     adp: str = "isotropic",
     tls_groups=(),
+    pairs=None,
     rigid_body: bool = False,
     twin: str = "none",
     cycles: int = 15,
@@ -141,7 +144,7 @@ def refine(
     data : MergedData
     library : monomers and links, see `bayesref.restraints.dictionary`
     page : Pyro model `page(data, atoms)`; default `models/refine.py` or, for other than isotropic atoms,
-        `models/refine_anisotropic.py`
+        `models/refine_anisotropic.py`; with pairs, `models/refine_anomalous.py`
     unrestrained : names of residues to leave without restraints
     guess : names of residues to restrain to their present geometry
     hydrogens : "riding" gives the model those that its dictionary can place, in place of its own; "keep" refines
@@ -149,6 +152,7 @@ def refine(
     hydrogen_contacts : riding hydrogens keep their distance from other atoms
     adp : displacements, "isotropic", "anisotropic", "tls" or "tls+anisotropic", see `bayesref.refinement.adp`
     tls_groups : such as "A/1-50"; default: each chain
+    pairs : AnomalousPairs of the data; needs a wavelength
     rigid_body : move chains as rigid bodies first
     twin : "none"; "auto", laws of the lattice tried; or the operator of one, such as "k,h,-l", see `refinement.twin`
     cycles : at most so many
@@ -163,7 +167,7 @@ def refine(
     laws_asked_for(twin, data)  # a bad operator is told before the work begins
     own_page = page
     if page is None:
-        page = importlib.import_module(f"bayesref.models.{default_page(adp)}").model
+        page = importlib.import_module(f"bayesref.models.{default_page(adp, pairs is not None)}").model
     crystal, riding = with_hydrogens(
         crystal, library, hydrogens, hydrogen_contacts, unrestrained, guess, note
     )
@@ -179,7 +183,7 @@ def refine(
     def atoms_of(data):
         return AtomicModel.of(
             shifted, restraints, occupancy_groups(crystal), data, mean_intensity(data), rel_error, table, wavelength,
-            displacements=displacements, hydrogens=riding,
+            displacements=displacements, hydrogens=riding, pairs=pairs,
         )  # fmt: skip
 
     atoms = atoms_of(data)

@@ -4,7 +4,8 @@
     log p(y | G, V) = log ∫ p(F | G, V) p(y | F) dF                    see `distributions.measured_amplitude`
 
 G, V come from the page: they are the parameters of its site "F", a Rice or Woolfson distribution. z holds every
-other site, unconstrained. The sum runs over the work set, or, for the parameters of the errors, over the free set.
+other site, unconstrained. Differences of Friedel mates, which a page may observe too, add their own log p. The sum
+runs over the work set, or, for the parameters of the errors, over the free set.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from bayesref.distributions.rice_woolfson import RiceWoolfson
 from bayesref.guides.latents import AMPLITUDE, Latents, trace_model
 from bayesref.refinement.atomic_model import SITES, AtomicModel
 
+DIFFERENCE = "difference"  # site of anomalous differences
 ATOMS = SITES  # sites of the atoms; all others are of the crystal as a whole
 
 
@@ -92,7 +94,7 @@ class Target:
         trace = self.trace(values)
         law = trace.nodes[AMPLITUDE]["fn"]
         priors = {k: trace.nodes[k]["fn"] for k in values}
-        likelihood = self.log_likelihood(law, values, rows)
+        likelihood = self.log_likelihood(law, values, rows) + self._log_differences(trace, rows)
         value = tempering * likelihood + self._log_prior(z, values, priors, sites)
         (grad,) = torch.autograd.grad(value, z)
         return float(value.detach()), grad
@@ -103,6 +105,14 @@ class Target:
         return log_evidence(
             law.loc[rows], law.scatter[rows], d.asu.centric[rows], d.value[rows], d.sigma[rows], d.kind
         ).sum()
+
+    def _log_differences(self, trace, rows):
+        """log p of the anomalous differences of the rows that count, where the page observes them."""
+        node, anomalous = trace.nodes.get(DIFFERENCE), self.atoms.anomalous
+        if node is None or anomalous is None:
+            return 0.0
+        counts = rows[anomalous.pairs.row]
+        return torch.where(counts, node["fn"].log_prob(node["value"]), 0.0).sum()
 
     def explained(self, G, values) -> torch.Tensor:
         """What stands beside F_obs in R factors, (hkl,): G, unless crystals are twinned."""

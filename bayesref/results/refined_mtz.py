@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from bayesref.io.atomic import atomic_path
+from bayesref.refinement.anomalous import phase_confidence
 from bayesref.refinement.atomic_model import of_atoms
+from bayesref.refinement.target import DIFFERENCE
 
 
 def map_coefficients(target, z) -> dict[str, torch.Tensor]:
@@ -46,6 +48,33 @@ def _phase(target, values):
     return F.angle()
 
 
+def anomalous_columns(target, z) -> dict[tuple[str, str], torch.Tensor]:
+    """Columns of the differences of Friedel mates, (hkl,) each, NaN where there is no pair.
+
+    DANO, SIGDANO: F₊ - F₋ as measured; DANOC: as calculated. ANOM PHANOM: map of the scatterers, m DANO along φ - 90°;
+    DELANOM PHDELANOM: of what they leave unexplained. Free reflections are in neither map.
+    """
+    pairs = target.atoms.anomalous.pairs
+    with torch.no_grad():
+        values = target.latents.unpack(z)
+        law, phase = target.trace(values).nodes, _phase(target, values)
+    G, V, h = law["F"]["fn"].loc, law["F"]["fn"].scatter, pairs.row
+    m = phase_confidence(pairs.F, pairs.sigma, G[h], V[h])
+    calculated = law["difference"]["fn"].loc
+    kept = torch.where(target.data.free[h], torch.nan, m)
+    quarter = torch.remainder(torch.rad2deg(phase) - 90 + 180, 360) - 180
+
+    def spread(x):
+        return torch.full(G.shape, torch.nan, dtype=G.dtype).index_copy(0, h, x)
+
+    return {
+        ("DANO", "D"): spread(pairs.difference), ("SIGDANO", "Q"): spread(pairs.sigma),
+        ("DANOC", "D"): spread(calculated),
+        **_signed("ANOM", "PHANOM", spread(kept * pairs.difference), quarter),
+        **_signed("DELANOM", "PHDELANOM", spread(kept * (pairs.difference - calculated)), quarter),
+    }  # fmt: skip
+
+
 def write_maps(target, z, path: str | Path) -> None:
     """Data, posterior amplitudes, map coefficients and flags as an MTZ."""
     data, c = target.data, map_coefficients(target, z)
@@ -58,6 +87,8 @@ def write_maps(target, z, path: str | Path) -> None:
         ("FOM", "W"): c["FOM"], **_signed("FWT", "PHWT", c["FWT"], phase),
         **_signed("DELFWT", "PHDELWT", c["DELFWT"], phase), ("FreeR_flag", "I"): (~data.free).double(),
     }  # fmt: skip
+    if DIFFERENCE in target.trace(target.latents.unpack(z)).nodes:
+        columns |= anomalous_columns(target, z)
     mtz = gemmi.Mtz(with_base=True)
     mtz.spacegroup = data.asu.spacegroup
     mtz.add_dataset("bayesref")
