@@ -1,7 +1,7 @@
 """Merging with a model: structure factors correlate with those calculated from coordinates and solvent.
 
     F_h ~ Rice(D G_h, ε (1 - D²)),   G = |F_atoms + k_sol exp(-B_sol s²) F_mask|      acentric; centric: Woolfson
-    logit D = d₀ + Σ_k d_k φ_k(s²)                             smooth in resolution; D = 0 where h is free
+    logit D = d₀ + Σ_k d_k φ_k(s²)                             d₀ of each dataset; D = 0 where h is free
     K_i = exp(scale(w; x_i)),  w ~ Normal(0, 1)                spot i, with all that is known of it, x_i
     I_i ~ (1 - π) t_ν(K_i F_h², σ'_i) + π Normal(0, a σ_i)     as in merge.py
 
@@ -46,11 +46,11 @@ def normal(mean, spread, n):
 def model(obs: br.Observations, scale: br.Scale, reference: br.Reference, priors: Priors = Priors()):
     asu, ref = obs.asu, reference(obs.asu)
     mean, spread, spread_k = priors.D
-    d0 = pyro.sample("D_logit", dist.Normal(torch.tensor(mean).double(), torch.tensor(spread).double()))
+    d0 = pyro.sample("D_logit", normal(mean, spread, reference.n_dataset))
     dk = pyro.sample("D_shape", normal(0.0, spread_k, ref.basis.shape[1]))
     k_sol = pyro.sample("k_sol", lognormal(*priors.k_sol))
     B_sol = pyro.sample("B_sol", lognormal(*priors.B_sol))
-    D = torch.sigmoid(d0 + ref.basis @ dk) * ref.known
+    D = torch.sigmoid(d0[asu.dataset_id] + ref.basis @ dk) * ref.known
     G = torch.abs(ref.F_atoms + k_sol * torch.exp(-B_sol * asu.stol2) * ref.F_mask)
     with pyro.plate("hkl", len(asu)):
         rice = br.dist.RiceWoolfson(D * G, asu.epsilon * (1 - D**2 + 1e-6), asu.centric)

@@ -6,8 +6,8 @@
     I_i ~ (1 - π) t_ν(K_i F_h², σ'_i) + π Normal(0, a σ_i)     as in merge.py
 
 F' and σ' are amplitude and standard deviation of the reference over √⟨F²/ε⟩ at their resolution: all are on the scale
-where ⟨F²⟩ = ε, where r keeps them, and K holds scale and fall-off of the data. δ is how far the crystals differ, m what
-is wrong with σ'; both are learned. The law is Student's t; `law` may be `ReferenceNormal` or `ReferenceLaplace` too.
+where ⟨F²⟩ = ε, where r keeps them, and K holds scale and fall-off of the data. δ is how far a dataset is from it, m
+what is wrong with σ'; both are learned. The law is Student's t; `law` may be `ReferenceNormal` or `ReferenceLaplace`.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,8 @@ def model(
 ):
     asu, ref = obs.asu, reference(obs.asu)
     m = pyro.sample("reference_m", lognormal(*priors.m))
-    delta = pyro.sample("reference_delta", lognormal(*priors.delta))
+    delta = pyro.sample("reference_delta", lognormal(*priors.delta).expand([reference.n_dataset]).to_event(1))
+    delta = delta[asu.dataset_id]
     r = 1 / torch.sqrt(1 + delta**2)
     width = r * torch.sqrt((m * ref.SIGF) ** 2 + asu.epsilon * delta**2 + 1e-8)
     with pyro.plate("hkl", len(asu)):

@@ -1,7 +1,7 @@
 """Merging with amplitudes known beforehand: structure factors correlate with those of a reference crystal.
 
     F_h ~ Rice(D F'_h, ε (1 - D²) + n D² (m σ'_h)²)            acentric, n = 2; centric: Woolfson, n = 1
-    logit D = d₀ + Σ_k d_k φ_k(s²)                             smooth in resolution; D = 0 where there is no reference
+    logit D = d₀ + Σ_k d_k φ_k(s²)                             d₀ of each dataset; D = 0 where there is no reference
     K_i = exp(scale(w; x_i)),  w ~ Normal(0, 1)                spot i, with all that is known of it, x_i
     I_i ~ (1 - π) t_ν(K_i F_h², σ'_i) + π Normal(0, a σ_i)     as in merge.py
 
@@ -45,10 +45,10 @@ def normal(mean, spread, n):
 def model(obs: br.Observations, scale: br.Scale, reference: br.Reference, priors: Priors = Priors()):
     asu, ref = obs.asu, reference(obs.asu)
     mean, spread, spread_k = priors.D
-    d0 = pyro.sample("D_logit", dist.Normal(torch.tensor(mean).double(), torch.tensor(spread).double()))
+    d0 = pyro.sample("D_logit", normal(mean, spread, reference.n_dataset))
     dk = pyro.sample("D_shape", normal(0.0, spread_k, ref.basis.shape[1]))
     m = pyro.sample("reference_m", lognormal(*priors.m))
-    D = torch.sigmoid(d0 + ref.basis @ dk) * ref.known
+    D = torch.sigmoid(d0[asu.dataset_id] + ref.basis @ dk) * ref.known
     error = torch.where(asu.centric, 1.0, 2.0) * (D * m * ref.SIGF) ** 2
     with pyro.plate("hkl", len(asu)):
         rice = br.dist.RiceWoolfson(D * ref.F, asu.epsilon * (1 - D**2 + 1e-6) + error, asu.centric)

@@ -65,17 +65,29 @@ class Prior:
         return partial(model, **self.given) if self.given else model
 
     def report(self, posterior: Posterior) -> list[str]:
-        """The correlation with the reference by resolution, where the page has one."""
-        if not {"D_logit", "D_shape"} <= set(posterior.latents.sites):
-            return []
+        """How near each dataset is to the reference: its correlation by resolution, or δ."""
         values, asu = posterior.latents.unpack(posterior.mean), posterior.obs.asu
+        if "reference_delta" in values and asu.n_dataset > 1:
+            far = ", ".join(
+                f"{x:.3f} (dataset {k})" for k, x in enumerate(values["reference_delta"].tolist())
+            )
+            return [f"Distance δ from the reference: {far}.\n"]
+        if not {"D_logit", "D_shape"} <= set(values):
+            return []
         ref = self.given["reference"](asu)
-        D = torch.sigmoid(values["D_logit"] + ref.basis @ values["D_shape"])
-        order = asu.dHKL.argsort(descending=True)
-        bins = [
-            f"{float(D[r].mean()):.3f} to {float(asu.dHKL[r].min()):.2f} Å" for r in order.tensor_split(5)
-        ]
-        return [f"Correlation D with the reference: {', '.join(bins)}.\n"]
+        D = torch.sigmoid(values["D_logit"][asu.dataset_id] + ref.basis @ values["D_shape"])
+        return [_by_resolution(k, D[rows], asu.dHKL[rows]) for k, rows in _datasets(asu)]
+
+
+def _datasets(asu):
+    return [(k, (asu.dataset_id == k).nonzero()[:, 0]) for k in range(asu.n_dataset)]
+
+
+def _by_resolution(dataset, D, dHKL):
+    """A sentence: the mean of D in five shells."""
+    shells = dHKL.argsort(descending=True).tensor_split(5)
+    means = [f"{float(D[r].mean()):.3f} to {float(dHKL[r].min()):.2f} Å" for r in shells if len(r)]
+    return f"Correlation D of dataset {dataset} with the reference: {', '.join(means)}.\n"
 
 
 def amplitude_prior(settings: MergeSettings, obs: Observations) -> Prior:

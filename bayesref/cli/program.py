@@ -146,12 +146,13 @@ def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.T
     if not asked:
         return {}
     sites = Latents(model, (obs, scale)).sites
-    numbers = [k for k, s in sites.items() if s.start.numel() == 1]
+    # A site with a number for each dataset is held at one value for all of them.
+    numbers = [k for k, s in sites.items() if s.start.numel() in (1, obs.asu.n_dataset)]
     for name, value in asked.items():
         if name not in numbers:
             raise InputError(_unknown("number", name, numbers, "the model"))
         _check_value(name, value, sites[name].transform)
-    return {k: torch.tensor(v, dtype=torch.float64).reshape(sites[k].shape) for k, v in asked.items()}
+    return {k: torch.full(sites[k].shape, v, dtype=torch.float64) for k, v in asked.items()}
 
 
 def _split_fix(text: str) -> tuple[str, float]:
@@ -163,10 +164,10 @@ def _split_fix(text: str) -> tuple[str, float]:
 
 
 def _check_value(name: str, value: float, transform: Any) -> None:
-    support = transform.codomain
     # Zero is the limit that switches a term of the error model off.
-    if not support.check(torch.tensor(value if value else 1e-12, dtype=torch.float64)):
-        raise InputError(f"{name} = {value:g} is impossible; it must be a number of the kind {support}.")
+    x = torch.tensor([value if value else 1e-12], dtype=torch.float64)
+    if not torch.allclose(transform(transform.inv(x)), x):  # NaN, or the nearest number that is possible
+        raise InputError(f"{name} = {value:g} is impossible: its prior has no such number.")
 
 
 def _check_signature(model: Callable, name: str) -> None:

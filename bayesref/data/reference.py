@@ -60,10 +60,12 @@ class Reference(Generic[Rows]):
     ----------
     asu : the reflections of `rows`
     rows : ReferenceAmplitudes or ModelAmplitudes
+
+    `n_dataset` is the number of datasets among them, each of which may be near the reference or far.
     """
 
     def __init__(self, asu: ReciprocalASU, rows: Rows):
-        self.rows = rows
+        self.rows, self.n_dataset = rows, asu.n_dataset
         self.bound = int(asu.hkl.abs().max()) if len(asu) else 0
         self.key, self.order = torch.from_numpy(self._keys(asu)).sort()
         self._kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

@@ -80,7 +80,7 @@ def test_reference(prior, pair, reference, plain, tmp_path, capsys):
     assert "(FP, SIGFP)" in text
     assert "Wilson's prior for" in text
     assert "that it lacks" in text
-    assert ("Correlation D with the reference" in text) == (prior == "rice")
+    assert ("Correlation D of dataset 0 with the reference" in text) == (prior == "rice")
     assert correlation(tmp_path / "o" / "merged_0.mtz", pair[1][1]) > plain
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["options"]["prior"] == prior
@@ -114,6 +114,19 @@ def test_intensities(pair, reference, plain, tmp_path, capsys):
     code, text = run(capsys, *words, "--prior-columns", "I,SIGI")
     assert code == 0, text
     assert correlation(tmp_path / "o" / "merged_0.mtz", pair[1][1]) > plain
+
+
+def test_amplitudes_can_be_held(pair, reference, tmp_path, capsys):
+    words = ["merge", pair[0], *LIGHT, "--prior", "normal", "--prior-mtz", reference, "--out", tmp_path / "o"]
+    code, text = run(capsys, *words, "--fix", "reference_m=0", "--fix", "reference_delta=0")
+    assert code == 0, text
+    both = rs.read_mtz(str(reference)).join(rs.read_mtz(str(tmp_path / "o" / "merged_0.mtz")), rsuffix="_new")
+    both = both.dropna()
+    ratio = np.log(both["F"].to_numpy(float) / both["FP"].to_numpy(float))
+    s2 = 0.25 / both.compute_dHKL()["dHKL"].to_numpy(float) ** 2
+    # Scale and fall-off were divided out; what is left is smooth in resolution.
+    assert np.std(ratio - np.polyval(np.polyfit(s2, ratio, 4), s2)) < 0.01
+    assert both["SIGF_new" if "SIGF_new" in both else "SIGF"].to_numpy(float).max() < 1e-3
 
 
 @pytest.mark.parametrize("family", ["truncated-normal", "gamma"])
@@ -171,7 +184,10 @@ def test_model(crystal, tmp_path, capsys):
     assert "160 atoms" in text
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     assert {"k_sol", "B_sol", "D_logit"} <= set(record["sites"])
-    D = [float(x.split()[0]) for x in text.split("Correlation D with the reference: ")[1].split(", ")[:4]]
+    D = [
+        float(x.split()[0])
+        for x in text.split("Correlation D of dataset 0 with the reference: ")[1].split(", ")[:4]
+    ]
     assert abs(np.mean(D) - 0.9) < 0.05
     before, after = (correlation(tmp_path / k / "merged_0.mtz", crystal / "t.mtz") for k in "ab")
     assert after > before + 0.02
@@ -207,6 +223,7 @@ ERRORS = {
         "no argument",
     ),
     "page that needs one": (["--model", "merge_reference"], "needs a reference"),
+    "impossible value": (["--fix", "a=-1"], "a = -1 is impossible"),
     "unknown family": (["--posterior", "beta"], "truncated-normal"),
 }
 

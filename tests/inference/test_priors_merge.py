@@ -93,7 +93,7 @@ def test_the_correlation_is_found(case, near):
     posterior = fitted(case, LAWS["rice"], reference=near)
     sites = posterior.sites(50)
     basis = near(case.obs.asu).basis
-    D = torch.sigmoid(sites["D_logit"][:, None] + sites["D_shape"] @ basis.T)
+    D = torch.sigmoid(sites["D_logit"] + sites["D_shape"] @ basis.T)
     assert abs(float(D.mean()) - CORRELATION) < 0.02
 
 
@@ -154,7 +154,7 @@ def test_amplitudes_that_the_prior_holds_stay_where_they_are(case):
     exact = reference(case.obs.asu, case.F, SIGF=0.0, share=1.0)
     obs, held = (
         case.obs,
-        {"reference_m": torch.zeros(()).double(), "reference_delta": torch.zeros(()).double()},
+        {"reference_m": torch.zeros(()).double(), "reference_delta": torch.zeros(1).double()},
     )
     scale = br.Product(br.Falloff(obs), br.Additive(obs, n_pair=0))
     posterior = br.fit(partial(LAWS["normal"], reference=exact), obs, scale, fixed=held)
