@@ -30,8 +30,11 @@ CONVINCING = 10.0  # log B: odds of 20,000 to one, since no likelihood of a whol
 STEP = 0.02  # of logit α, for its curvature
 
 
+@dataclass(frozen=True, eq=False)
 class TwinTarget(Target):
     """A page with a site "twin_fraction" over TwinnedData."""
+
+    data: TwinnedData
 
     @classmethod
     def of(cls, page, data, atoms) -> "TwinTarget":
@@ -41,7 +44,7 @@ class TwinTarget(Target):
         ------
         InputError : a page that knows of no twin
         """
-        self = super().of(page, data, atoms)
+        self = cls(page, data, atoms, super().of(page, data, atoms).latents)
         if FRACTION not in self.latents.sites:
             raise InputError(f"The page has no site {FRACTION}; see models/refine_twin.py.")
         return self
@@ -117,7 +120,7 @@ def with_twin(target: Target, twin: str, own_page, atoms_of: Callable, note: Cal
     if not laws:
         return target
     page = own_page or importlib.import_module("bayesref.models.refine_twin").model
-    targets = {}
+    targets: dict[str, TwinTarget] = {}
     for law in laws:
         data = twinned(target.data, law)
         targets[law.operator] = TwinTarget.of(page, data, atoms_of(data))

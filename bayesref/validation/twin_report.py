@@ -116,7 +116,7 @@ def twin_lines(figures: dict) -> list[str]:
 
 def twin_table(f: dict) -> pd.DataFrame:
     """A row for each test, with what untwinned crystals and perfect twins have."""
-    rows = [
+    rows: list[tuple] = [
         ("⟨I²⟩/⟨I⟩² acentric", f["moment_acentric"], f["moment_acentric_error"], 2.0, 1.5),
         ("⟨I²⟩/⟨I⟩² centric", f["moment_centric"], None, 3.0, 2.0),
         ("⟨|L|⟩", f["L"], f["L_error"], f["L_expected"], 0.375),
