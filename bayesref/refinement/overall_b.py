@@ -44,9 +44,10 @@ class ShiftedAtoms(AtomicModel):
 
 
 def fits(target: Target) -> bool:
-    """Whether the common B of this target can be fitted so: atoms are spheres, and the crystal is no twin."""
+    """Whether the common B of this target can be fitted so: spheres, no twin, Friedel mates together."""
     d = target.atoms.displacements
-    return type(target) is Target and "B" in target.latents.sites and (d is None or d.spherical)
+    alone = type(target) is Target and target.atoms.anomalous is None
+    return alone and "B" in target.latents.sites and (d is None or d.spherical)
 
 
 def fit_scale_and_B(target: Target, z: torch.Tensor, names, steps: int, reach: float) -> torch.Tensor:
