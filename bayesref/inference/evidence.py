@@ -6,8 +6,11 @@
 The fixed point of the sds (see `scaling.scale`) is then reached without another look at the data.
 """
 
+from dataclasses import replace
+
 import torch
 
+from bayesref.inference import distributed
 from bayesref.inference.arrow import Arrow
 from bayesref.inference.curvature import gauss_newton, inverse_root, prior_precision
 
@@ -24,13 +27,24 @@ def adapt_scales(collapsed, z, names, passes: int = 20):
     if not len(where):
         return z, torch.zeros(0, 0, dtype=z.dtype)
     scales = [a for a in collapsed.args if hasattr(a, "adapt") and a.site in names]
+    # Sums over the spots; what follows is algebra, for one process alone.
     H = gauss_newton(collapsed, z, names)
+    gradient = collapsed.surrogate(z)[1][where]
+    z, root = distributed.from_first(lambda: _optimum(collapsed, z, names, scales, H, gradient, passes))
+    if distributed.size() > 1:
+        set_scale_sds(collapsed.args, distributed.from_first(lambda: scale_sds(collapsed.args)))
+    return z, root
+
+
+def _optimum(collapsed, z, names, scales, H, gradient, passes):
+    """`adapt_scales`, from the curvature of the likelihood and the gradient of the surrogate in the sites `names`."""
+    where = collapsed.latents.columns(names)
     arrow = H if isinstance(H, Arrow) else None
     prior = (
         None if arrow is not None else prior_precision(collapsed, z, names)
     )  # of whitened image-wise weights: one
     w0 = z[where]
-    b = H @ w0 + (w0 if prior is None else prior @ w0) + collapsed.surrogate(z)[1][where]
+    b = H @ w0 + (w0 if prior is None else prior @ w0) + gradient
     f = torch.ones_like(w0)
 
     def posterior(f):
@@ -61,3 +75,23 @@ def _growth(latents, scales, where, w, variance):
         mine = latents.sites[a.site].where
         growth[mine] = a.adapt(mean[mine], var[mine])
     return growth[where]
+
+
+def _leaves(args):
+    """The scales among the model's arguments, products taken apart."""
+    return [t for a in args if hasattr(a, "groups") for t in getattr(a, "terms", (a,))]
+
+
+def scale_sds(args) -> torch.Tensor:
+    """Prior sds of the scales among the model's arguments, (group,)."""
+    return torch.tensor([g.sd for a in _leaves(args) for g in a.groups], dtype=torch.float64)
+
+
+def set_scale_sds(args, sds: torch.Tensor) -> None:
+    """Put prior sds back."""
+    rest = iter(sds.tolist())
+    for a in _leaves(args):
+        a.groups = [replace(g, sd=next(rest)) for g in a.groups]
+    for a in (*_leaves(args), *args):
+        if hasattr(a, "forget"):
+            a.forget()

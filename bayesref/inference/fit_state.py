@@ -6,7 +6,7 @@ L-BFGS runs in coordinates u, z = z₀ + R u, in the first process; the others e
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from scipy.optimize import minimize
@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from bayesref.inference import distributed
 from bayesref.inference.arrow import ArrowRoot
 from bayesref.inference.curvature import inverse_root, precision
-from bayesref.inference.evidence import adapt_scales
+from bayesref.inference.evidence import adapt_scales, scale_sds, set_scale_sds
 from bayesref.inference.journal import Journal
 
 ARROW = ("local", "shared", "L", "Y", "L_s")
@@ -84,9 +84,7 @@ class FitState:
         """Prior sds from the evidence, and the preconditioner that follows."""
 
         def step():
-            z, self.root = adapt_scales(self.collapsed, self.z, self.names)
-            self.z = distributed.from_first(lambda: z)
-            set_scale_sds(self.collapsed.args, distributed.from_first(lambda: scale_sds(self.collapsed.args)))
+            self.z, self.root = adapt_scales(self.collapsed, self.z, self.names)
 
         self.do(step)
 
@@ -96,7 +94,8 @@ class FitState:
         def step():
             self.collapsed.refresh(self.z, warm=warm)
             if curvature:
-                self.whole = inverse_root(precision(self.collapsed, self.z, self.names))
+                H = precision(self.collapsed, self.z, self.names)
+                self.whole = distributed.from_first(lambda: inverse_root(H))
 
         self.do(step)
 
@@ -196,26 +195,6 @@ class FitState:
         self.collapsed.restore({k[5:]: x for k, x in tensors.items() if k.startswith("step.")})
         self.evaluations, self.history = state["evaluations"], [dict(row) for row in state["history"]]
         self.start = time.monotonic() - state["seconds"]
-
-
-def _leaves(args):
-    """The scales among the model's arguments, products taken apart."""
-    return [t for a in args if hasattr(a, "groups") for t in getattr(a, "terms", (a,))]
-
-
-def scale_sds(args) -> torch.Tensor:
-    """Prior sds of the scales among the model's arguments, (group,)."""
-    return torch.tensor([g.sd for a in _leaves(args) for g in a.groups], dtype=torch.float64)
-
-
-def set_scale_sds(args, sds: torch.Tensor) -> None:
-    """Put prior sds back."""
-    rest = iter(sds.tolist())
-    for a in _leaves(args):
-        a.groups = [replace(g, sd=next(rest)) for g in a.groups]
-    for a in (*_leaves(args), *args):
-        if hasattr(a, "forget"):
-            a.forget()
 
 
 def _packed(name: str, root) -> dict[str, torch.Tensor]:

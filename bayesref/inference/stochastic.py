@@ -24,8 +24,7 @@ from bayesref.inference.checkpoint import Checkpoint
 from bayesref.inference.collapsed import Collapsed, find_span
 from bayesref.inference.curvature import inverse_root, precision, scale_sites
 from bayesref.inference.deterministic import with_elbo
-from bayesref.inference.evidence import adapt_scales
-from bayesref.inference.fit_state import scale_sds, set_scale_sds
+from bayesref.inference.evidence import adapt_scales, scale_sds, set_scale_sds
 from bayesref.inference.journal import Journal
 from bayesref.inference.posterior import Posterior
 

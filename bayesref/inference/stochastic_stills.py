@@ -23,7 +23,7 @@ from bayesref.inference import distributed
 from bayesref.inference.checkpoint import Checkpoint
 from bayesref.inference.collapsed import Collapsed
 from bayesref.inference.curvature import scale_sites
-from bayesref.inference.fit_state import scale_sds, set_scale_sds
+from bayesref.inference.evidence import scale_sds, set_scale_sds
 from bayesref.inference.image_outliers import Images, WeightedModel
 from bayesref.inference.journal import Journal
 from bayesref.inference.posterior import Posterior
@@ -236,7 +236,7 @@ class _Loop:
     def _own_step(self, images, piece, image, seen) -> None:
         """Newton's step for the weights of each image, which count its spots in full: a bad image must find its scale
         before it can be found good."""
-        if not self.own.numel():
+        if self.scale is None or not self.own.numel():
             return
         own, where = self.own[images], self.collapsed.latents.sites[self.scale.site].where
         weight = self.images.weight[images] if self.weighted() is not self.model else torch.ones(len(images))
