@@ -119,6 +119,9 @@ def with_twin(target: Target, twin: str, own_page, atoms_of: Callable, note: Cal
         return target
     if not laws:
         return target
+    if twin == "auto" and (target.data.asu.anomalous or target.data.asu.n_dataset > 1):
+        note("Twin laws were not tried, since Friedel mates or datasets are kept apart.")
+        return target
     page = own_page or importlib.import_module("bayesref.models.refine_twin").model
     targets: dict[str, TwinTarget] = {}
     for law in laws:

@@ -170,7 +170,7 @@ def neighbours(asu, step) -> tuple[np.ndarray, np.ndarray]:
     bound = 2 * int(np.abs(hkl).max()) + 2 * max(step) + 2
     key = symmetry.pack(hkl, bound)
     order = np.argsort(key)
-    pairs = set()
+    pairs = []
     for n in itertools.product((-1, 0, 1), repeat=3):
         if n <= (0, 0, 0) or sum(map(abs, n)) > 2:
             continue
@@ -179,11 +179,8 @@ def neighbours(asu, step) -> tuple[np.ndarray, np.ndarray]:
         at = order[np.searchsorted(key, wanted, sorter=order).clip(max=len(key) - 1)]
         found = (key[at] == wanted) & (at != np.arange(len(key)))
         rows = np.flatnonzero(found)
-        pairs |= set(
-            zip(np.minimum(rows, at[rows]).tolist(), np.maximum(rows, at[rows]).tolist(), strict=True)
-        )
-    table = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+        pairs.append(np.minimum(rows, at[rows]) * len(key) + np.maximum(rows, at[rows]))
+    return np.divmod(np.unique(np.concatenate(pairs)), len(key))
 
 
 def _ratio(e, sigma, first, second):
