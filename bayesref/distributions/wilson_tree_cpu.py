@@ -17,6 +17,8 @@ from scipy.special import i0e
 _LOG_2PI = math.log(2 * math.pi)
 _FAR = 40.0  # log units below the largest term, where a term is rounding error
 _CELLS, _TERMS, _LONG = 10, 10, 14
+_LARGE = 2000.0  # here two terms of the asymptotic series are exact to 1e-11
+_BAND = 80.0  # log units that a pair of nodes may lie below the closest pair: both masses and _FAR
 
 
 def _fit(f, lo, hi, n):
@@ -44,6 +46,9 @@ def _log_i0e(x, log_x):
             slope = slope * t + value
             value = value * t + _NEAR[cell, k]
         return value, 1 + 2 * slope
+    if x > _LARGE:
+        u = 0.125 / x
+        return u * (1 + 4 * u) - 0.5 * (_LOG_2PI + log_x), 1 - 4 * u * (1 + u)
     t = 2 * _CELLS / x - 1
     value, slope = _TAIL[_LONG - 1], 0.0
     for k in range(_LONG - 2, -1, -1):
@@ -86,28 +91,47 @@ def log_wilson(F, epsilon, centric):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _table(F, G, r, epsilon, centric, K):
-    """log K_jk of one edge, into K (node, node)."""
-    V = epsilon * (1 - r * r)
-    log_V, log_r, n = math.log(V), math.log(max(r, 1e-300)), len(F)
-    log_G = np.log(G)
+def _band(F, G, r, V, lo, hi):
+    """For each node j of the child those of the parent, lo[j] .. hi[j] - 1, whose log K_jk can matter; F, G ascend."""
+    n, m = len(F), len(G)
+    best, k = np.inf, 0
     for j in range(n):
+        while k + 1 < m and abs(r * G[k + 1] - F[j]) <= abs(r * G[k] - F[j]):
+            k += 1
+        best = min(best, (F[j] - r * G[k]) ** 2)
+    reach, first, last = math.sqrt(best + _BAND * V), 0, 0
+    for j in range(n):
+        while first < m and r * G[first] < F[j] - reach:
+            first += 1
+        while last < m and r * G[last] <= F[j] + reach:
+            last += 1
+        lo[j], hi[j] = first, last
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _table(F, G, r, epsilon, centric, K, lo, hi):
+    """log K_jk of one edge, into K (node, node), and the band outside which it is left as it was."""
+    V = epsilon * (1 - r * r)
+    _band(F, G, r, 2 * V if centric else V, lo, hi)
+    log_V, log_r = math.log(V), math.log(max(r, 1e-300))
+    log_G = np.log(G)
+    for j in range(len(F)):
         log_F = math.log(F[j])
-        for k in range(n):
+        for k in range(lo[j], hi[j]):
             K[j, k] = log_child(F[j], log_F, G[k], log_G[k], r, V, log_V, log_r, centric)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _sum_over_first(a, K, out):
-    """out_k = log Σ_j exp(a_j + K_jk)."""
+def _sum_over_first(a, K, lo, hi, out):
+    """out_k = log Σ_j exp(a_j + K_jk), within the band."""
     n, m = K.shape
     top, total = np.full(m, -np.inf), np.zeros(m)
     for j in range(n):
         if a[j] > -np.inf:
-            for k in range(m):
+            for k in range(lo[j], hi[j]):
                 top[k] = max(top[k], a[j] + K[j, k])
     for j in range(n):
-        for k in range(m):
+        for k in range(lo[j], hi[j]):
             t = a[j] + K[j, k] - top[k]
             if t > -_FAR:
                 total[k] += math.exp(t)
@@ -127,7 +151,7 @@ def _normalised(a, b):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _down(c, p, F, K, up, message, belief, cavity, r, epsilon, centric):
+def _down(c, p, F, K, lo, hi, up, message, belief, cavity, r, epsilon, centric):
     """Belief of child c; K becomes its joint weights w with parent p. Returns E ∂ log p(F | G)/∂r."""
     n, slope = F.shape[1], 0.0
     for k in range(n):
@@ -135,7 +159,7 @@ def _down(c, p, F, K, up, message, belief, cavity, r, epsilon, centric):
         cavity[c, k] = math.log(b) - message[c, k] if b > 0 and message[c, k] > -np.inf else -np.inf
     for j in range(n):
         total = 0.0
-        for k in range(n):
+        for k in range(lo[j], hi[j]):
             t = up[c, j] + K[j, k] + cavity[c, k]
             K[j, k] = math.exp(t) if t > -_FAR else 0.0
             total += K[j, k]
@@ -146,7 +170,7 @@ def _down(c, p, F, K, up, message, belief, cavity, r, epsilon, centric):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _covariances(first, last, F, w, parent, belief, given, covariance):
+def _covariances(first, last, F, w, lo, hi, parent, belief, given, covariance):
     """Of each row of a family with every earlier one, through E[F_a | F_b = node], carried outwards from a."""
     n = F.shape[1]
     reached = np.empty(last - first, np.bool_)
@@ -158,11 +182,12 @@ def _covariances(first, last, F, w, parent, belief, given, covariance):
         while parent[c] >= 0:
             p = parent[c]
             reached[p - first] = True
+            given[p - first] = 0.0
+            for j in range(n):
+                for k in range(lo[c - first, j], hi[c - first, j]):
+                    given[p - first, k] += w[c - first, j, k] * given[c - first, j]
             for k in range(n):
-                e = 0.0
-                for j in range(n):
-                    e += w[c - first, j, k] * given[c - first, j]
-                given[p - first, k] = e / belief[p, k] if belief[p, k] > 0 else 0.0
+                given[p - first, k] *= 1 / belief[p, k] if belief[p, k] > 0 else 0.0
             c = p
         for b in range(first, last):
             p = parent[b]
@@ -170,7 +195,7 @@ def _covariances(first, last, F, w, parent, belief, given, covariance):
                 reached[b - first] = True
                 for j in range(n):
                     e = 0.0
-                    for k in range(n):
+                    for k in range(lo[b - first, j], hi[b - first, j]):
                         e += w[b - first, j, k] * given[p - first, k]
                     given[b - first, j] = e / belief[b, j] if belief[b, j] > 0 else 0.0
             if b >= a and reached[b - first]:
@@ -199,6 +224,7 @@ def pass_messages(
     n = F.shape[1]
     most = np.diff(ends).max()
     K, message, given = np.empty((most, n, n)), np.empty((len(F), n)), np.empty((most, n))
+    lo, hi = np.empty((most, n), np.int64), np.empty((most, n), np.int64)
     up[:] = mass
     for f in range(len(ends) - 1):
         first, last = ends[f], ends[f + 1]
@@ -209,16 +235,17 @@ def pass_messages(
                     up[c, j] += log_wilson(F[c, j], epsilon[c], centric[c])
                 log_Z[c] = _normalised(up[c], belief[c])
                 continue
-            _table(F[c], F[p], r[c], epsilon[c], centric[c], K[c - first])
-            _sum_over_first(up[c], K[c - first], message[c])
+            i = c - first
+            _table(F[c], F[p], r[c], epsilon[c], centric[c], K[i], lo[i], hi[i])
+            _sum_over_first(up[c], K[i], lo[i], hi[i], message[c])
             up[p] += message[c]
         for c in range(first, last):
             p = parent[c]
             if p >= 0 and down:
-                table = K[c - first]
-                slope[c] = _down(c, p, F, table, up, message, belief, cavity, r[c], epsilon[c], centric[c])
+                i, edge = c - first, (r[c], epsilon[c], centric[c])
+                slope[c] = _down(c, p, F, K[i], lo[i], hi[i], up, message, belief, cavity, *edge)
         if down > 1:
-            _covariances(first, last, F, K, parent, belief, given, covariance)
+            _covariances(first, last, F, K, lo, hi, parent, belief, given, covariance)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -229,6 +256,7 @@ def incoming(F, parent, r, epsilon, centric, up, cavity, at, whole, out):
     """
     n, m = F.shape[1], at.shape[1]
     K, sums = np.empty((n, m)), np.empty(m)
+    lo, hi = np.zeros(n, np.int64), np.full(n, m)
     for c in range(len(F)):
         p, V = parent[c], epsilon[c] * (1 - r[c] * r[c])
         if p < 0:
@@ -243,7 +271,7 @@ def incoming(F, parent, r, epsilon, centric, up, cavity, at, whole, out):
                 for q in range(m):
                     x = at[c, q]
                     K[k, q] = log_child(x, math.log(x), F[p, k], log_G, r[c], V, log_V, log_r, centric[c])
-            _sum_over_first(cavity[c], K, sums)
+            _sum_over_first(cavity[c], K, lo, hi, sums)
             out[c] += sums
         # to the parent: K_jq = log p(F_j | at_q)
         for j in range(n):
@@ -251,5 +279,5 @@ def incoming(F, parent, r, epsilon, centric, up, cavity, at, whole, out):
             for q in range(m):
                 x = at[p, q]
                 K[j, q] = log_child(F[c, j], log_F, x, math.log(x), r[c], V, log_V, log_r, centric[c])
-        _sum_over_first(up[c], K, sums)
+        _sum_over_first(up[c], K, lo, hi, sums)
         out[p] += sums
