@@ -45,7 +45,7 @@ def merged(simulated, tmp_path_factory):
 def test_files(merged):
     names = {"history.csv", "posterior.nc", "run.json", "calibration.png", "statistics.csv", "checkpoint"}
     names |= {f"{kind}_{k}.mtz" for kind in ("merged", "halves", "predictions") for k in (0, 1)}
-    names |= {f"{kind}_{k}.png" for kind in ("cchalf", "scale") for k in (0, 1)}
+    names |= {f"{kind}_{k}.png" for kind in ("cchalf", "scale", "l_test") for k in (0, 1)}
     assert {p.name for p in merged.iterdir()} == names
 
 
