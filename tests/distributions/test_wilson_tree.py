@@ -18,7 +18,7 @@ def tree(parent, r, centric=False, epsilon=1.0):
     n = len(parent)
     r = torch.as_tensor(r, dtype=torch.float64)
     return WilsonTree(
-        torch.full((n,), epsilon).double(), torch.tensor([centric] * n), torch.tensor(parent), r
+        torch.full((n,), epsilon, dtype=torch.float64), torch.tensor([centric] * n), torch.tensor(parent), r
     )
 
 
