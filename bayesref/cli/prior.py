@@ -112,9 +112,8 @@ def amplitude_prior(settings: MergeSettings, obs: Observations) -> Prior:
         page, given = "merge_reference_rice", {"reference": reference}
         if kind in LAWS:
             page, given = "merge_reference", given | {"law": LAWS[kind]}
-    notes = (note,)
-    if settings.half_datasets:
-        notes += ("Both halves know the reference: their agreement is not that of the data alone.",)
+    halves = "Both halves know the reference: their agreement is not that of the data alone."
+    notes = (note, halves) if settings.half_datasets else (note,)
     return Prior(page if settings.model == DEFAULT_PAGE else settings.model, given, notes)
 
 

@@ -65,10 +65,11 @@ class Reference(Generic[Rows]):
     """
 
     def __init__(self, asu: ReciprocalASU, rows: Rows):
-        self.rows, self.n_dataset = rows, asu.n_dataset
+        self.rows: Rows = rows
+        self.n_dataset = asu.n_dataset
         self.bound = int(asu.hkl.abs().max()) if len(asu) else 0
         self.key, self.order = torch.from_numpy(self._keys(asu)).sort()
-        self._kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._kept: weakref.WeakKeyDictionary[ReciprocalASU, Rows] = weakref.WeakKeyDictionary()
 
     def _keys(self, asu):
         return pack(asu.hkl.cpu().numpy(), self.bound, asu.dataset_id.cpu().numpy())

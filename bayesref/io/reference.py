@@ -73,11 +73,11 @@ def read_reference(path, asu: ReciprocalASU, labels=None, free: torch.Tensor | N
         raise InputError(
             f"{path} has none of the {len(asu)} reflections that are merged; give data of the same crystal form."
         )
-    x, s = (torch.from_numpy(v[usable][row]) for v in (x, s))
+    I_or_F, sd = (torch.from_numpy(v[usable][row]) for v in (x, s))
     n_absent = int((~known).sum())
     if free is not None:
         known = known & ~free
-    F, SIGF = _normalised(x[known], s[known], asu.subset(known), column.type == "J")
+    F, SIGF = _normalised(I_or_F[known], sd[known], asu.subset(known), column.type == "J")
     zero = torch.zeros(len(asu), dtype=torch.float64)
     rows = ReferenceAmplitudes(
         zero.masked_scatter(known, F), zero.masked_scatter(known, SIGF), known, _basis(asu)

@@ -76,7 +76,7 @@ def figures(case, posterior):
     )
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", ["normal", "student-t", "rice"])
 def test_a_good_reference_improves_the_amplitudes(case, near, without, law):
     posterior = fitted(case, LAWS[law], reference=near)
     cc, score, cover = figures(case, posterior)
@@ -100,7 +100,7 @@ def test_the_correlation_is_found(case, near):
 def test_minibatches_find_the_correlation_too(case, near):
     obs, model = case.obs, partial(LAWS["rice"], reference=near)
     scale = br.Product(br.Falloff(obs), br.Additive(obs, n_pair=0))
-    posterior = br.fit(model, obs, scale, method="svi", epochs=20, batch_images=6)
+    posterior = br.fit(model, obs, scale, method="svi", epochs=12, batch_images=6)
     values = posterior.latents.unpack(posterior.mean)
     D = torch.sigmoid(values["D_logit"] + near(obs.asu).basis @ values["D_shape"])
     assert abs(float(D.mean()) - CORRELATION) < 0.03
