@@ -10,6 +10,7 @@ log-normal; x, y: distance from the beam centre in units of 500 pixels. Amplitud
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import reciprocalspaceship as rs
@@ -117,7 +118,7 @@ def simulate_laue(options: LaueOptions | None = None, **changes) -> MergeSimulat
     data = data.astype(dict.fromkeys(names, "H") | SPOT_TYPES).set_index(names)
     known = rs.DataSet(truth, cell=cell, spacegroup=group, merged=True)
     known = known.astype(dict.fromkeys(names, "H") | TRUTH_TYPES).set_index(names)
-    return MergeSimulation((data,), (known,), (scale,), (sd,), o)
+    return MergeSimulation((data,), (known,), (scale,), (sd,), cast(Any, o))
 
 
 def _crystal(o, cell, group, rng):
@@ -142,7 +143,7 @@ def _diffract(hkl, fractionalize, o, rng):
     q0 = hkl @ fractionalize  # Å⁻¹
     n = np.gcd.reduce(hkl, axis=1)
     _, ray = np.unique(hkl // n[:, None], axis=0, return_inverse=True)
-    columns = {k: [] for k in ("hkl", "image", "ray", "wavelength", "x", "y", "s2")}
+    columns: dict[str, list] = {k: [] for k in ("hkl", "image", "ray", "wavelength", "x", "y", "s2")}
     for image, R in enumerate(special_ortho_group.rvs(3, size=o.images, random_state=rng).reshape(-1, 3, 3)):
         q = q0 @ R.T
         q2 = (q**2).sum(1)

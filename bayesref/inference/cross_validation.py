@@ -22,6 +22,7 @@ from bayesref._checks import InputError
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import AMPLITUDE, INTENSITY
 from bayesref.inference.collapsed import Span, log_message, split
+from bayesref.inference.laue import LaueCollapsed
 from bayesref.inference.posterior import Amplitudes, Posterior
 from bayesref.inference.tree import collapse
 
@@ -167,7 +168,7 @@ def predict(posterior: Posterior, obs: Observations | None = None) -> Prediction
     seen = _is_among(obs, fitted)
     values = posterior.latents.unpack(posterior.mean)
     collapsed = collapse(posterior.model, fitted, posterior.args, posterior.latents)
-    if fitted.overlaps:
+    if isinstance(collapsed, LaueCollapsed):
         collapsed.find_spans(posterior.mean)
         fitted = replace(fitted, message=collapsed.bounded(posterior.mean))
     pieces, hkl, spot = [], 0, 0

@@ -15,6 +15,7 @@ joint Gaussian. Minka (2001), Uncertainty in Artificial Intelligence 17, 362; Se
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -25,7 +26,15 @@ from bayesref.inference import distributed
 from bayesref.inference.collapsed import Collapsed, Span, find_span
 from bayesref.inference.laue_curvature import gauss_newton
 from bayesref.inference.overlap_clusters import Clusters
-from bayesref.inference.propagation import Factors, FixedPoint, Sites, cavity, propagate, spot_cavity
+from bayesref.inference.propagation import (
+    Factors,
+    FixedPoint,
+    Sites,
+    cavity,
+    joint_of,
+    propagate,
+    spot_cavity,
+)
 
 OVERLAP = "I_overlap"  # the site of overlapped spots
 NODES = 24
@@ -36,6 +45,9 @@ UNSETTLED = 0.1  # change of a mean, in its sd, at which a message is of no use
 
 class Probe(Overlaps):
     """Overlaps that note the intensity of each order, and answer with sums s (node, spot) chosen beforehand."""
+
+    s: torch.Tensor | None
+    parts: torch.Tensor
 
     def __init__(self, overlaps: Overlaps):
         super().__init__(overlaps.orders, overlaps.spot)
@@ -78,12 +90,12 @@ class LaueCollapsed(Collapsed):
         # A plate cannot be empty, so one other spot stays.
         self.shell = replace(obs.subset(slice(0, 1)), overlaps=self.probe, message=None)
         self.core = _only(obs, self.clusters.core)
-        self.sites: Sites | None = None
-        self.settled: FixedPoint | None = None
+        self.sites: Any = None
+        self.settled: Any = None
         self.order_K = torch.zeros(0)
         self.cavities: tuple = ()
         self.s_low = torch.zeros(0)
-        self.s_span: Span | None = None
+        self.s_span: Any = None
         self.own: list[Span] = []  # of the amplitudes without messages
         self.K_orders = torch.zeros(0)
         self.tied = False
@@ -150,7 +162,7 @@ class LaueCollapsed(Collapsed):
         if self.sites is None:
             self._begin(values)
         else:
-            self.cavities = cavity(self.clusters.joint(*vars(self.sites).values(), self.K_orders), self.sites)
+            self.cavities = cavity(joint_of(self.clusters, self.sites, self.K_orders), self.sites)
         for turn in range(TURNS):
             before = self.sites
             self._find_core_spans(values)
@@ -203,7 +215,7 @@ class LaueCollapsed(Collapsed):
         mean = (prior.mean**2 + prior.variance).expand(len(self.core.asu))
         I, SIGI = self.overlaps.I, self.overlaps.SIGI
         self.sites = Sites(1 / mean**2, 1 / mean, 1 / SIGI**2, I / SIGI**2)
-        self.cavities = cavity(self.clusters.joint(*vars(self.sites).values(), self.K_orders), self.sites)
+        self.cavities = cavity(joint_of(self.clusters, self.sites, self.K_orders), self.sites)
 
     def _tell(self, point: FixedPoint):
         """Messages to the amplitudes; none to those that do not come to rest, which keep their own spots."""
@@ -216,7 +228,7 @@ class LaueCollapsed(Collapsed):
         An amplitude that nothing but its prior and one spot know has a cavity like exp(-J), as a Gaussian one far
         below zero; the tails of the error law must not follow it there.
         """
-        joint = self.clusters.joint(*vars(self.sites).values(), self.K_orders)
+        joint = joint_of(self.clusters, self.sites, self.K_orders)
         tau, eta = spot_cavity(joint, self.sites)
         I, room = self.overlaps.I, FAR * self.overlaps.SIGI
         self.s_low = I.clamp(max=0) - room

@@ -23,7 +23,7 @@ def gauss_newton(collapsed, z, names):
     scale = curvature.image_scale(collapsed, names)
     if scale is not None:
         return curvature._gauss_newton_arrow(collapsed, z, scale)
-    H, diagonal, B, start = 0.0, [], [], 0
+    H, sums, shares, start = 0.0, [], [], 0
     core, clusters = collapsed.clusters.core, collapsed.clusters
     for piece, tau, W in curvature._weights(collapsed, z):
         total = tau.index_add(0, piece.hkl_id, W)
@@ -31,12 +31,12 @@ def gauss_newton(collapsed, z, names):
         WJ = J * W[:, None]
         shared = J.new_zeros(len(tau), J.shape[1]).index_add(0, piece.hkl_id, WJ)
         mine = core[(core >= start) & (core < start + len(tau))] - start
-        diagonal.append(total[mine])
-        B.append(shared[mine])
+        sums.append(total[mine])
+        shares.append(shared[mine])
         shared[mine] = 0
         H = H + (J.T @ WJ).double() - (shared.T @ (shared / total.float()[:, None])).double()
         start += len(tau)
-    diagonal, B = torch.cat(diagonal), torch.cat(B).double()
+    diagonal, B = torch.cat(sums), torch.cat(shares).double()
     J = curvature.jacobian(collapsed, collapsed.overlaps.orders, z, names)
     u = collapsed.order_K * torch.cat([m.m2 for m in collapsed.moments])[collapsed.overlaps.orders.hkl_id]
     tau, spot = collapsed.settled.sites.tau, clusters.spot

@@ -15,7 +15,9 @@ import torch
 from bayesref.inference.overlap_clusters import Clusters, Joint
 
 CLOSE = 1e-5  # change of a mean, in its sd, below which a fixed point is reached
-SMALLEST = 1e-3  # of α: a centric prior, J^-½, is convex in J, but a negative site could leave q without a maximum
+SMALLEST = (
+    1e-3  # of α: a centric prior, J^-½, is convex in J, but a negative site could leave q without a maximum
+)
 NARROW = 0.03  # least sd over the range of the nodes, which is ten sd of what they were laid for
 FASTEST, SLOWEST = 0.8, 0.05  # share of a new site in its update: updates of all sites at once may overshoot
 
@@ -86,7 +88,7 @@ def propagate(clusters: Clusters, factors: Factors, sites: Sites, K: torch.Tenso
     share = torch.full((clusters.n,), FASTEST, dtype=K.dtype)
     last, before = None, torch.full_like(share, torch.inf)
     for k in range(passes):
-        joint = clusters.joint(*vars(sites).values(), K)
+        joint = joint_of(clusters, sites, K)
         a, b = cavity(joint, sites)
         tau, eta = spot_cavity(joint, sites)
         _, mean_h, var_h = tilted(factors.log_g, factors.J, a, b)
@@ -107,6 +109,11 @@ def propagate(clusters: Clusters, factors: Factors, sites: Sites, K: torch.Tenso
         - float(log_gauss(tau + sites.tau, eta + sites.eta).sum())
     )  # fmt: skip
     return FixedPoint(sites, joint, a, b, constant, change)
+
+
+def joint_of(clusters: Clusters, sites: Sites, K: torch.Tensor) -> Joint:
+    """Moments of q."""
+    return clusters.joint(sites.alpha, sites.beta, sites.tau, sites.eta, K)
 
 
 def cavity(joint: Joint, sites: Sites):

@@ -97,8 +97,8 @@ def read_unmerged(
     cutoffs = Cutoffs(dmin, dmax, isigi_cutoff)
     bands = [wavelength_band(t, wavelength_key) for t in tables]
     deconvolve = wavelength_range is not None
-    if deconvolve:
-        bands = band_of(bands, wavelength_range, [t.name for t in tables])
+    if wavelength_range is not None:
+        bands = [*band_of(bands, wavelength_range, [t.name for t in tables])]
     selected = [
         select(t, unit_cell, group, cutoffs, None if keep_harmonics or deconvolve else band)
         for t, band in zip(tables, bands, strict=True)
@@ -145,7 +145,7 @@ def _by_order(rows, dmin, cell, group):
     ]
     start = np.cumsum([0, *(e.n_ray for e in expanded)])
     ray = np.concatenate([e.ray + first for e, first in zip(expanded, start, strict=False)])
-    selected = [(np.ones(len(e.table), dtype=bool), {}) for e in expanded]
+    selected: list = [(np.ones(len(e.table), dtype=bool), {}) for e in expanded]
     report = [
         (replace(t, notes=(*t.notes, *e.notes)), (np.arange(len(t)) < e.n_ray, left_out | e.left_out), band)
         for e, (t, (_, left_out), band) in zip(expanded, rows, strict=True)
