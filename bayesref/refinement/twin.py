@@ -119,7 +119,12 @@ def with_twin(target: Target, twin: str, own_page, atoms_of: Callable, note: Cal
         return target
     if not laws:
         return target
-    if twin == "auto" and (target.data.asu.anomalous or target.data.asu.n_dataset > 1):
+    asu = target.data.asu
+    if asu.anomalous or asu.n_dataset > 1 or target.atoms.anomalous is not None:
+        if twin != "auto":
+            raise InputError(
+                "Twin refinement takes one dataset with Friedel mates merged; leave --anomalous out."
+            )
         note("Twin laws were not tried, since Friedel mates or datasets are kept apart.")
         return target
     page = own_page or importlib.import_module("bayesref.models.refine_twin").model
