@@ -10,6 +10,7 @@ from bayesref.models import refine_anomalous as page
 
 from bayesref._checks import InputError
 from bayesref.crystal.asu import reciprocal_asu
+from bayesref.crystal.form_factors import anomalous
 from bayesref.data.anomalous_pairs import AnomalousPairs, mean_of_mates, pairs_of
 from bayesref.data.merged import MergedData
 from bayesref.distributions.shared_error import SharedError
@@ -22,6 +23,7 @@ from bayesref.refinement.refine import mean_intensity, refine
 from bayesref.refinement.simulate import smooth_mean
 from bayesref.refinement.target import Target
 from bayesref.restraints.restraints import build_restraints
+from bayesref.results.refined_mtz import write_maps
 from bayesref.structure_factors.calculate import structure_factors
 from bayesref.structure_factors.solvent import SolventMask
 
@@ -193,6 +195,48 @@ def test_it_agrees_with_the_integral_over_the_shared_error(problem):
         best.append(-b / (2 * a))
         assert a < 0
     assert best[1] == pytest.approx(best[0], rel=0.08)
+
+
+@pytest.fixture(scope="module")
+def fits(crystal, molecules):
+    out = []
+    for seed in (3,):
+        data, mates = simulate(crystal, seed)
+        pairs = pairs_of(data, mates, mean_intensity(data))
+        out.append(
+            refine(
+                crystal, data, molecules[1], wavelength=WAVELENGTH, pairs=pairs, hydrogens="none", cycles=3
+            )
+        )
+    return out
+
+
+def test_f2_comes_back_within_its_interval(fits):
+    truth = F2 * float(anomalous(["S"], WAVELENGTH)[1])
+    for fit in fits:
+        draws = fit.sites(300)["f2_S"]
+        assert float(draws.std() / truth) < 0.1
+        assert abs(float(draws.mean()) - truth) < 3 * float(draws.std()) + 0.03 * truth
+
+
+def test_the_map_of_differences_shows_the_scatterers(fits, tmp_path):
+    fit = fits[0]
+    write_maps(fit.target, fit.mean, tmp_path / "maps.mtz")
+    mtz = gemmi.read_mtz_file(str(tmp_path / "maps.mtz"))
+    grid = mtz.transform_f_phi_to_map("ANOM", "PHANOM", sample_rate=3)
+    residual = mtz.transform_f_phi_to_map("DELANOM", "PHDELANOM", sample_rate=3)
+    rms = np.std(np.array(grid.array))
+    places = fit.crystal.xyz[torch.tensor([s == "S" for s in fit.crystal.scatterer])]
+    heights = [grid.interpolate_value(gemmi.Position(*x)) / rms for x in places.tolist()]
+    left = [residual.interpolate_value(gemmi.Position(*x)) / rms for x in places.tolist()]
+    assert np.mean(heights) > 3.5
+    assert min(heights) > 1.5
+    assert np.abs(np.mean(left)) < 0.2 * np.mean(heights)
+    others = fit.crystal.xyz[torch.tensor([s == "C" for s in fit.crystal.scatterer])]
+    rest = [grid.interpolate_value(gemmi.Position(*x)) / rms for x in others.tolist()]
+    assert max(rest) < 0.5 * np.mean(heights)  # nor are light atoms peaks
+    dano = mtz.column_with_label("DANO").array
+    assert np.isfinite(dano).sum() == len(fit.target.atoms.anomalous.pairs)
 
 
 def test_mates_from_a_file(crystal, tmp_path):
