@@ -27,7 +27,8 @@ def score(merged: Path, truth: Path) -> dict:
     data, true = rs.read_mtz(str(merged)), rs.read_mtz(str(truth)).reset_index()
     data = data[(data["N"] > 0)] if "N" in data else data
     known = pd.Series(true["FTRUE"].to_numpy(float), index=pd.MultiIndex.from_frame(true[INDEX].astype(int)))
-    h, F, S = (x.to_numpy(float) for x in (data.reset_index()[INDEX], data["F"], data["SIGF"]))
+    sigma = "SIGF" if "SIGF" in data else "SigF"  # the latter is careless's
+    h, F, S = (x.to_numpy(float) for x in (data.reset_index()[INDEX], data["F"], data[sigma]))
     laws = gemmi.find_twin_laws(data.cell, data.spacegroup, 1.0, False)
     best: dict = {"cc": -1.0}
     for R in [np.eye(3), *(np.array(op.rot) / op.DEN for op in laws)]:

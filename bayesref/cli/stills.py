@@ -17,6 +17,7 @@ from bayesref.inference.reindexing import check_ways, closed, lattice_ways, rein
 from bayesref.inference.reindexing_start import first_consensus
 from bayesref.results.images import image_table, write_images
 
+EPOCHS = 12  # at most, where --epochs does not say
 OPTIONS = ("reindex", "image_outliers", "image_quality", "on_disk", "batch_memory")
 
 
@@ -29,15 +30,18 @@ class StillsRun:
     images : what is found out
     store : folder of the spots, or None
     memory : "shares" or "running"
+    epochs : at most
     """
 
     images: Images
     store: Path | None
     memory: str
+    epochs: int
 
     def fit_options(self) -> dict:
         """Options of `fit`."""
-        return {"method": "stills", "images": self.images, "store": self.store, "memory": self.memory}
+        own = {"images": self.images, "store": self.store, "memory": self.memory, "epochs": self.epochs}
+        return {"method": "stills", **own}
 
     def close(self) -> None:
         """Remove the spots on disk."""
@@ -61,7 +65,7 @@ def stills_run(
     ways = None
     if settings.reindex is not None:
         matrices = lattice_ways(obs.asu.cell, obs.asu.spacegroup, settings.reindex)
-        check_ways(matrices, obs.asu.spacegroup)
+        check_ways(len(matrices), obs.asu.spacegroup)
         obs, ways = closed(obs, matrices)
     images = Images(obs.n_image, ways, settings.image_outliers, settings.image_quality)
     if images.undecided and ways is not None:
@@ -72,7 +76,7 @@ def stills_run(
         told = ", ".join(f"{k:,} as {op}" for op, k in zip(ways.operators, n, strict=True))
         console.print(f"First consensus of {obs.n_image:,} images: {told}.")
     store = settings.out / "spots" if settings.on_disk else None
-    return obs, StillsRun(images, store, settings.batch_memory or "shares")
+    return obs, StillsRun(images, store, settings.batch_memory or "shares", settings.epochs or EPOCHS)
 
 
 def _check(settings, obs, asked) -> None:

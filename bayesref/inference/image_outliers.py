@@ -4,9 +4,9 @@
     p(bad | I) ∝ π_0 Π_{i in j} ∫ p(F_h) p(I_i | F) dF                  amplitudes of something else: those of the prior
     w_j = (1 - p(bad_j)) (ν + n_j)/(ν + Σ_{i in j} ψ_i r_i)            ψ = ∂ log p(I | F)/∂(K F²),  r = I - K F²
 
-w_j multiplies the log likelihood of the image's spots. Its first factor is the expectation step of a mixture. Its second
-is that of a precision u_j ~ Gamma(ν/2, ν/2) that all spots of an image share: Σ ψ r is what Σ r²/v is for normal errors,
-and its expectation is n_j, whatever the error law (from ∫ p = 1 under a change of the unit of r).
+w_j multiplies the log likelihood of the image's spots. Its first factor is the expectation step of a mixture. Its
+second is that of a precision u_j ~ Gamma(ν/2, ν/2) that all spots of an image share: Σ ψ r is what Σ r²/v is for normal
+errors, and its expectation is n_j, whatever the error law (from ∫ p = 1 under a change of the unit of r).
 """
 
 from collections.abc import Callable

@@ -3,14 +3,13 @@
     z_i ~ Normal(c_{h R_g}, σ²),   c_h ~ Normal(0, τ²)          spot i of image j, indexed in way g = g_j
     z_i ~ Normal(0, σ² + τ²)                                    of an image that has nothing to do with the others
 
-z: intensity over the mean of its resolution and its image, less one, clipped. Both ways are as good for one image alone;
-only together do images tell. EM over g_j needs a start that is not lost between the ways: the leading eigenvector of the
-matrix of correlations between images in all their ways (Brehm & Diederichs, 2014, Acta Cryst. D70, 101, minimise
+z: intensity over the mean of its resolution and its image, less one, clipped. Both ways are as good for one image
+alone; only together do images tell. EM over g_j needs a start that is not lost between the ways: the leading
+eigenvector of the matrix of correlations between images in all their ways (Brehm & Diederichs, 2014, Acta Cryst. D70, 101, minimise
 the same correlations), found by power iteration without forming it. What is said of an image leaves its own spots
 out of c. The ways are determined up to one for all: the one that most images have is the identity.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import gemmi
@@ -169,9 +168,9 @@ def gauge(choice, weight, ways: Ways, group) -> np.ndarray:
     )
 
 
-def check_ways(ways: Sequence, group: gemmi.SpaceGroup) -> None:
+def check_ways(n: int, group: gemmi.SpaceGroup) -> None:
     """Raise `InputError` where the lattice allows one way only."""
-    if len(ways) < 2:
+    if n < 2:
         raise InputError(
             f"The lattice has no symmetry beyond that of {group.xhm()}, so there is one way of indexing; "
             "leave --reindex out, or name an operator."

@@ -103,7 +103,7 @@ def look(model, piece, args, latents, at, F, log_weight) -> Look:
         spot = law.log_prob(piece.I)
         (psi,) = torch.autograd.grad(spot.sum(), law.loc, retain_graph=latents is not None)
         total, gradient, prior = (weight * spot).sum(), torch.zeros(0), torch.zeros(0)
-        if latents is not None:
+        if z is not None:
             priors = {k: trace.nodes[k]["fn"] for k in values}
             (gradient,) = torch.autograd.grad(total, z, retain_graph=True)
             (prior,) = torch.autograd.grad(latents.log_prior(z, values, priors), z)
@@ -131,11 +131,12 @@ def hypotheses(model, piece, args, values, ways, others, used, image, n_image) -
     image : (spot,), number of the image in the batch
     """
     prior = prior_of(model, piece, args, values)
-    F, log_weight = quadrature(prior, *others, NODES)
+    F, log_weight = quadrature(prior, others[0], others[1], NODES)
     columns = [
         log_predictive(model, replace(piece, hkl_id=rows), args, values, F, log_weight) for rows in ways
     ]
-    F, log_weight = quadrature(prior, *torch.zeros_like(others), PRIOR_NODES)
+    nothing = torch.zeros_like(others[0])
+    F, log_weight = quadrature(prior, nothing, nothing, PRIOR_NODES)
     columns.append(log_predictive(model, piece, args, values, F, log_weight))
     return torch.stack([torch.zeros(n_image, dtype=c.dtype).index_add(0, image, c) for c in columns], 1)
 

@@ -28,13 +28,14 @@ class Shares:
 
     def __init__(self, n_hkl: int, n_spot: int, n_image: int, file: Path | None = None):
         self.total = torch.zeros(2, n_hkl, dtype=torch.float64)
-        size = {"size": 2 * n_spot, "dtype": torch.float64}
         if file is None or not n_spot:
             self.share = torch.zeros(n_spot, 2, dtype=torch.float64)
         else:
             with file.open("wb") as f:
                 f.truncate(16 * n_spot)
-            self.share = torch.from_file(str(file), shared=True, **size).reshape(n_spot, 2)
+            self.share = torch.from_file(
+                str(file), shared=True, size=2 * n_spot, dtype=torch.float64
+            ).reshape(n_spot, 2)
         self.known = torch.zeros(n_image, dtype=torch.bool)
 
     def others(self, images, places, rows, used) -> torch.Tensor:

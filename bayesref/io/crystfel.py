@@ -107,7 +107,7 @@ def _read(path: Path):
                 hkl.append(np.rint(c.spots[:, :3]).astype(np.int32))
                 values.append(np.concatenate([c.spots[:, 3:], _geometry(c)], axis=1).astype(np.float32))
                 crystals.append((len(c.spots), c.wavelength, c.cell, c.limit))
-        except (ValueError, IndexError, AttributeError) as e:
+        except (ValueError, IndexError) as e:
             raise InputError(
                 f"{path} is not a complete CrystFEL stream (crystal {len(crystals)}: {e}); write it again."
             ) from None
@@ -125,9 +125,10 @@ def _crystals(text) -> Iterator[_Crystal]:
         header, _, rest = text[start:end].partition(b"Reflections measured after indexing\n")
         energy = PHOTON_ENERGY.search(text[max(chunk, 0) : start])
         axes = np.array(AXIS.findall(header), dtype=float) / 10  # nm⁻¹ -> Å⁻¹
-        cell = np.array(CELL.search(header).groups(), dtype=float) * [10, 10, 10, 1, 1, 1]
-        if axes.shape != (3, 3) or energy is None:
-            raise ValueError("no reciprocal axes, or no photon energy")
+        parameters = CELL.search(header)
+        if axes.shape != (3, 3) or energy is None or parameters is None:
+            raise ValueError("no cell, no reciprocal axes, or no photon energy")
+        cell = np.array(parameters.groups(), dtype=float) * [10, 10, 10, 1, 1, 1]
         limit = LIMIT.search(header)
         d = 10 / float(limit[1]) if limit and float(limit[1]) > 0 else np.nan
         yield _Crystal(_spots(rest), PLANCK / float(energy[1]), axes, cell, d)

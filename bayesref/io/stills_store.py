@@ -21,7 +21,7 @@ WRITE = 200_000  # spots written at a time
 
 @dataclass(frozen=True, eq=False)
 class MappedObservations(Observations):
-    """Observations whose columns are files mapped into memory; pieces of them are made anew whenever they are asked for."""
+    """Observations whose columns are files mapped into memory; pieces are made anew whenever they are asked for."""
 
     def pieces(self, limits: Sequence[tuple[int, int]]) -> "Pieces":
         """Reflections i .. j-1 for each (i, j)."""
