@@ -41,7 +41,7 @@ class WilsonTree(TorchDistribution):
     def __init__(self, epsilon, centric, parent, r, validate_args=None):
         self.epsilon, self.centric, self.parent = epsilon, centric, parent
         self.r = torch.where(parent < 0, torch.zeros_like(epsilon), r)
-        super().__init__((), epsilon.shape, validate_args=validate_args)
+        super().__init__(torch.Size(), epsilon.shape, validate_args=validate_args)
 
     @property
     def marginal(self) -> Wilson:

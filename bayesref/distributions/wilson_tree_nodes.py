@@ -104,7 +104,7 @@ class TreePosterior:
             at = F[:, p.rows].detach().T.clamp(min=1e-150).contiguous().numpy()
             result = np.zeros_like(at)
             parent, _, *rest = p.columns
-            incoming(p.F, parent, *rest, p.up, p.cavity, at, whole, result)
+            incoming(p.F, parent, *rest, p.up, p.cavity, at, whole, result)  # type: ignore[call-arg]
             out[:, p.rows] = torch.from_numpy(result).T
         return out
 
@@ -208,7 +208,7 @@ def _solve_part(tree, rows, F, mass, down) -> Part:
     log_Z, slope = np.zeros(len(rows)), np.zeros(len(rows))
     belief, up, cavity = (np.zeros_like(nodes) for _ in range(3))
     covariance = np.zeros((len(rows), most))
-    pass_messages(nodes, mass, *columns, down, log_Z, belief, slope, up, cavity, covariance)
+    pass_messages(nodes, mass, *columns, down, log_Z, belief, slope, up, cavity, covariance)  # type: ignore[call-arg]
     return Part(rows, columns, nodes, belief, up, cavity, log_Z, slope, covariance)
 
 

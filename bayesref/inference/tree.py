@@ -136,12 +136,14 @@ class TreeCollapsed(Collapsed):
         kept = self._kept
         if kept is None or kept[0] is not piece or kept[1] is not values:
             number = next((n for n, p in enumerate(self.pieces) if p is piece), None)
-            known = number is not None and number < len(self.spans)
-            span = self.moved(number, values) if known else self._found(piece, values)
+            if number is not None and number < len(self.spans):
+                span = self.moved(number, values)
+            else:
+                span = self._found(piece, values)
             F, _ = span.nodes(n_node)
             trace = self.run(piece, values, F)
             log_L = self.log_likelihood(piece, F, trace)
-            posterior = solve(trace.tree, log_L, place(span), 2)
+            posterior = solve(trace.tree, log_L, SpanNodes(span), 2)
             if number is not None:
                 self.covariances.setdefault(number, []).append(posterior.covariance)
             self._kept = kept = (piece, values, (posterior, trace.tree, log_L, span))
@@ -157,7 +159,7 @@ class TreeCollapsed(Collapsed):
             y = lo[rows] + 0.5 * (hi - lo)[rows] * (y + 1)
             return (span.middle[rows] + span.width[rows] * y.sinh()).clamp(min=1e-150)
 
-        return posterior.sample(tree, log_L, place(span), at, u)
+        return posterior.sample(tree, log_L, SpanNodes(span), at, u)
 
     def related(self, EF, factor) -> FamilyMoments:
         """Covariances after the moments of every piece have been taken at several draws of z.
@@ -213,7 +215,7 @@ class TreeCollapsed(Collapsed):
             F, _ = span.nodes(SEARCH)
             trace = self.run(piece, values, F)
             log_L = self.log_likelihood(piece, F, trace)
-            log_p = log_L + solve(trace.tree, log_L, place(span), 1).log_prior(F)
+            log_p = log_L + solve(trace.tree, log_L, SpanNodes(span), 1).log_prior(F)
             span = _span_of(F, log_p, span)
         return span
 
@@ -226,7 +228,7 @@ class TreeCollapsed(Collapsed):
             return super()._exact_piece(piece, span, values, n_node)
         F, _ = span.nodes(n_node)
         trace = self.run(piece, values, F)
-        return log_evidence(trace.tree, self.log_likelihood(piece, F, trace), place(span)), trace
+        return log_evidence(trace.tree, self.log_likelihood(piece, F, trace), SpanNodes(span)), trace
 
     def _e_step(self, piece, span, values, n_node):
         if not self.tied:
@@ -237,7 +239,7 @@ class TreeCollapsed(Collapsed):
             law = trace.nodes[INTENSITY]["fn"]
             log_L = self.log_likelihood(piece, F, trace)
             (psi,) = torch.autograd.grad(law.log_prob(piece.I).sum(), law.loc, retain_graph=True)
-        posterior = solve(trace.tree, log_L.detach(), place(span), 1)
+        posterior = solve(trace.tree, log_L.detach(), SpanNodes(span), 1)
         W = posterior.weight
         weight, r = W[:, piece.hkl_id], piece.I - law.loc
         precision = (weight * psi * r).sum(0) / (weight * r**2).sum(0).clamp(min=1e-300)
@@ -251,17 +253,23 @@ def _padded(x, n):
     return torch.nn.functional.pad(x, (0, n - x.shape[-1]))
 
 
-def place(span):
+@dataclass(frozen=True)
+class SpanNodes:
     """Nodes and log quadrature weights of a span, as `wilson_tree_nodes.solve` asks for them."""
 
-    def at(n):
-        lo, hi = span.limits()
-        F, slope = span.nodes(n)
+    span: Span
+
+    def __call__(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        lo, hi = self.span.limits()
+        F, slope = self.span.nodes(n)
         w = legendre(n, lo)[1].reshape(-1, 1)
         return F, slope + w.log() + (0.5 * (hi - lo)).log()
 
-    at.core = span.middle - CORE * span.width, span.middle + CORE * span.width
-    return at
+    @property
+    def core(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Limits of F between which most of the posterior lies."""
+        s = self.span
+        return s.middle - CORE * s.width, s.middle + CORE * s.width
 
 
 def _span_of(F, log_p, old) -> Span:

@@ -163,7 +163,7 @@ class DatasetTree:
         family, member = self._members(asu)
         rows = [np.flatnonzero(member // sides == k) for k in (a, b)]
         keys = [family[mine] * n + member[mine] % sides for mine in rows]
-        _, first, second = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+        _, first, second = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
         return torch.from_numpy(np.stack([rows[0][first], rows[1][second]]))
 
     def correlation(
@@ -264,9 +264,9 @@ class DatasetTree:
         sides, n = (2 if asu.anomalous else 1), self._n_member(asu)
         family, member = self._members(asu)
         above, pair = np.full(n, -1), np.zeros(n, dtype=np.int64)
-        for i, name in enumerate(self.pairs):
-            k = int(name)
-            above[k * sides], pair[k * sides] = self.parents[k] * sides, i
+        children = [(k, p) for k, p in enumerate(self.parents) if p is not None]
+        for i, (k, p) in enumerate(children):
+            above[k * sides], pair[k * sides] = p * sides, i
         if asu.anomalous:
             above[1::2], pair[1::2] = np.arange(0, n, 2), len(self.pairs)
         key = family * n + member
@@ -309,10 +309,8 @@ def _operator(text: str, k: int, spacegroup: gemmi.SpaceGroup, cell: gemmi.UnitC
             if (i, j, l) != (0, 0, 0)
         ]
     )
-    if not np.allclose(
-        *(1 / np.asarray(cell.calculate_d_array(symmetry.as_hkl(x))) ** 2 for x in (h, h @ R)),
-        rtol=2 * CELL_TOLERANCE,
-    ):
+    before, after = (1 / np.asarray(cell.calculate_d_array(symmetry.as_hkl(x))) ** 2 for x in (h, h @ R))
+    if not np.allclose(before, after, rtol=2 * CELL_TOLERANCE):
         raise InputError(f"{what} changes the lengths of the cell {cell}; give one that keeps them.")
     group = {tuple(np.ravel(np.array(op.rot) // gemmi.Op.DEN)) for op in spacegroup.operations().sym_ops}
     group |= {tuple(-np.array(x)) for x in group}

@@ -63,8 +63,8 @@ def differences(asu, amplitudes, tree, on: int, off: int | None = None) -> Diffe
     off = tree.root(on) if off is None else off
     rows = tree.counterparts(asu, on, off)
     hkl, _ = to_asu(asu.hkl[rows[1]].numpy(), asu.spacegroup)
-    _, pair = np.unique(hkl, axis=0, return_inverse=True)
-    pair = torch.from_numpy(pair.reshape(-1))
+    _, number = np.unique(hkl, axis=0, return_inverse=True)
+    pair = torch.from_numpy(number.reshape(-1))
     n = int(pair.max()) + 1 if len(pair) else 0
     share = 1 / torch.bincount(pair, minlength=n).to(amplitudes.F)  # of each mate in the mean of both
 
