@@ -35,6 +35,7 @@ _HOME = {
     "Product": "scaling.scale",
     "Reference": "data.reference",
     "Restraints": "restraints.restraints",
+    "Rocking": "scaling.rocking",
     "Scale": "scaling.scale",
     "Scheme": "kinetics.scheme",
     "SimplexOccupancies": "kinetics.simplex",

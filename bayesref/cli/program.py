@@ -22,6 +22,7 @@ from bayesref.scaling.falloff import Falloff
 from bayesref.scaling.image_wise import ImageWise
 from bayesref.scaling.neural import Neural
 from bayesref.scaling.physical import Physical
+from bayesref.scaling.rocking import Rocking
 from bayesref.scaling.scale import Product, Scale
 from bayesref.scaling.wavelength import Lorentz, Polarisation, Wavelength
 
@@ -30,6 +31,7 @@ TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     "additive": lambda obs, s: Additive(obs),
     "image": lambda obs, s: ImageWise(obs),
     "amortised": lambda obs, s: Amortised(obs, seed=s.seed),
+    "rocking": lambda obs, s: Rocking(obs),
     "anisotropy": lambda obs, s: Anisotropy(obs),
     "neural": lambda obs, s: Neural(obs, s.network_width, s.network_depth, s.seed),
     "physical": lambda obs, s: Physical(obs, surface=comma_list(s.surface) or None),

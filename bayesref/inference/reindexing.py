@@ -5,9 +5,9 @@
 
 z: intensity over the mean of its resolution and its image, less one, clipped. Both ways are as good for one image
 alone; only together do images tell. EM over g_j needs a start that is not lost between the ways: the leading
-eigenvector of the matrix of correlations between images in all their ways (Brehm & Diederichs, 2014, Acta Cryst. D70, 101, minimise
-the same correlations), found by power iteration without forming it. What is said of an image leaves its own spots
-out of c. The ways are determined up to one for all: the one that most images have is the identity.
+eigenvector of the matrix of correlations between images in all their ways (Brehm & Diederichs, 2014, Acta Cryst.
+D70, 101, minimise the same correlations), found by power iteration without forming it. What is said of an image leaves
+its own spots out of c. The ways are determined up to one for all: the one that most images have is the identity.
 """
 
 from dataclasses import dataclass, replace
