@@ -69,7 +69,7 @@ def finished(
         model, obs, args, latents, s.z, root, log_joint, history=s.history, reason=reason,
         converged=gain < TOLERANCE,
     )  # fmt: skip
-    return with_elbo(p, 2, seed) if last else p
+    return with_elbo(p, 4, seed) if last else p
 
 
 @torch.no_grad()
