@@ -95,7 +95,7 @@ def model_reference(path, asu: ReciprocalASU, free: torch.Tensor | None = None):
     crystal = read_structure(path)
     _check_cell(path, crystal.cell, asu)
     _check_point_group(path, crystal.spacegroup, asu)
-    hkl = asu.hkl.abs() * asu.hkl.sign()  # a copy: the plan keeps it
+    hkl = asu.hkl.clone()  # the plan keeps it
     with torch.no_grad():
         F_atoms = structure_factors(crystal, hkl).to(torch.complex128)
         F_mask = SolventMask(hkl)(crystal)

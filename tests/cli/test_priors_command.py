@@ -1,6 +1,7 @@
 """`bayesref merge` with a reference for its amplitudes, and with amplitudes of a parametric family."""
 
 import json
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
@@ -9,9 +10,11 @@ import reciprocalspaceship as rs
 import torch
 
 from bayesref.cli.app import main
+from bayesref.cli.prior import free_rows
 from bayesref.crystal.asu import reciprocal_asu
 from bayesref.data.simulate import simulate_merge
 from bayesref.distributions import RiceWoolfson
+from bayesref.io.reference import read_reference
 from bayesref.io.simulation import write_simulation
 from bayesref.io.structure import write_structure
 from bayesref.io.write_mtz import write_mtz
@@ -249,3 +252,18 @@ def test_bad_input_gives_one_sentence(kind, pair, reference, crystal, tmp_path, 
     assert "something went wrong" not in text
     # A box of an unknown choice is drawn with borders.
     assert expected in text.replace("│ ", "").replace(" │", "")
+
+
+def test_flags_of_a_file_are_kept_out_too(reference, tmp_path):
+    data = rs.read_mtz(str(reference))
+    flags = np.random.default_rng(1).integers(0, 10, len(data))
+    data["FreeR_flag"] = rs.DataSeries(flags, data.index, dtype="I")
+    write_mtz(data, tmp_path / "flags.mtz")
+    asu, row = reciprocal_asu(data.get_hkls(), data.cell, data.spacegroup)
+    settings = SimpleNamespace(free_flags=tmp_path / "flags.mtz", free_fraction=None, free_seed=0)
+    free = free_rows(settings, asu)
+    assert (free[row].numpy() == (flags == 0)).all()
+    _, note = read_reference(reference, asu, None, free)
+    assert f"{int(free.sum())} of the free set" in note
+    everything = SimpleNamespace(free_flags=None, free_fraction=None, free_seed=0)
+    assert free_rows(everything, asu) is None
