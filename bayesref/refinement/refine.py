@@ -192,7 +192,12 @@ def refine(
     if not check.ok:
         raise InputError(f"The structure factors are off: {check}. Ask for a smaller --rel-error.")
     target = Target.of(page, data, atoms)
-    target = with_twin(target, twin, own_page, atoms_of, note)
+    if adp == "isotropic" or not laws_asked_for(twin, data):
+        target = with_twin(target, twin, own_page, atoms_of, note)
+    elif twin == "auto":
+        note("Twin laws were not tried, since atoms are not isotropic.")
+    else:
+        raise InputError("Twins are refined with isotropic atoms; leave --adp or --twin out.")
     if rigid_body:
         target = _as_bodies(target, note)
     return structure_posterior(refine_point(target, cycles, report=report))
