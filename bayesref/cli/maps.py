@@ -99,7 +99,7 @@ def maps(settings: MapsSettings) -> None:
     if settings.differences is None:
         difference = amplitude_difference(series.asu, series.F, series.SIGF, anisotropy_columns(model))
     else:
-        difference = joint_difference(series.asu, *given_difference(settings, dark))
+        difference = joint_difference(series.asu, *given_difference(settings.differences, settings.dmin, dark))
     n = int(torch.isfinite(difference.sigma).sum())
     console.print(
         f"{n:,} reflections in both to {float(series.asu.dHKL.min()):.2f} Å; dark model R {model.R:.3f}; "
@@ -147,10 +147,10 @@ def read_pair(settings: MapsSettings) -> tuple[TimeSeries, MergedData]:
     return read_series(files, settings.dmin)
 
 
-def given_difference(settings: MapsSettings, dark: MergedData) -> tuple[torch.Tensor, torch.Tensor]:
+def given_difference(path: Path, dmin: float | None, dark: MergedData) -> tuple[torch.Tensor, torch.Tensor]:
     """DF and SIGDF of --differences on the rows and the scale of the dark data."""
-    raw = read_merged(settings.differences, labels=("F_off", "SIGF_off"), dmin=settings.dmin)
-    DF, SIGDF = signed_columns(settings.differences, ("DF", "SIGDF"), dark.asu)
+    raw = read_merged(path, labels=("F_off", "SIGF_off"), dmin=dmin)
+    DF, SIGDF = signed_columns(path, ("DF", "SIGDF"), dark.asu)
     factor = dark.value / raw.value
     return torch.where(torch.isfinite(DF), DF, 0.0) * factor, torch.where(
         torch.isfinite(DF), SIGDF, torch.inf
