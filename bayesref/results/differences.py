@@ -93,7 +93,10 @@ def _first(x, pair, n):
 
 
 def _summed(amplitudes, a, b, pair, n):
-    """Σ over the sides of a and of b of their covariance, (n,)."""
+    """Σ over the sides of a and of b of their covariance, (n,).
+
+    Variances too are those of the messages: SIGF differs by what the nodes leave open, which may be more than SIGDF.
+    """
     out = amplitudes.F.new_zeros(n)
     order = pair.argsort(stable=True)
     same = torch.stack([order, order])
@@ -101,12 +104,8 @@ def _summed(amplitudes, a, b, pair, n):
     neighbour = (pair[order][1:] == pair[order][:-1]).nonzero()[:, 0]
     cross = torch.stack([order[neighbour], order[neighbour + 1]])
     for i, j in (same, cross, cross.flip(0)):
-        out.index_add_(0, pair[i], _covariance(amplitudes, a[i], b[j]))
+        out.index_add_(0, pair[i], amplitudes.related.between(a[i], b[j]))
     return out
-
-
-def _covariance(amplitudes, a, b):
-    return torch.where(a == b, amplitudes.SIGF[a] ** 2, amplitudes.related.between(a, b))
 
 
 def differences_table(asu, amplitudes, tree, on: int, wilson_b: float | None = None) -> rs.DataSet:
