@@ -19,6 +19,7 @@ from bayesref.inference.arrow import ArrowRoot
 from bayesref.inference.curvature import inverse_root
 from bayesref.refinement.atomic_model import AtomicModel, of_atoms
 from bayesref.refinement.curvature import Factor, precision, resolution_cutoff
+from bayesref.refinement.expected_b import averaged
 from bayesref.refinement.point_estimate import MIN_FREE, PointEstimate, _atom_rows, error_sites
 from bayesref.refinement.target import Target
 
@@ -32,7 +33,7 @@ class StructurePosterior:
     Attributes
     ----------
     target : Target at the point estimate
-    mean : (latent,), the point estimate
+    mean : (latent,), the point estimate, with log B at its mean, see `expected_b`
     atom_rows, global_rows, error_rows : places in z, int64
     factor : of P
     coupling : (4 atom, global) P⁻¹ C
@@ -105,7 +106,7 @@ class StructurePosterior:
 
 
 def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> StructurePosterior:
-    """Laplace's approximation about a point estimate, in the structured form above.
+    """Laplace's approximation about a point estimate, in the structured form above; log B at its mean, not its mode.
 
     Parameters
     ----------
@@ -118,7 +119,11 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     taken = torch.cat([rows, error_rows])
     global_rows = torch.tensor(sorted(set(range(len(z))) - set(taken.tolist())), dtype=torch.int64)
     cutoff = 0.0 if mean_field else resolution_cutoff(target.atoms)
-    factor = _factor(target, z, cutoff, mean_field)
+    P, factor = _factor(target, z, cutoff, mean_field)
+    mean = z.clone()
+    if not mean_field and len(rows) == 4 * len(target.atoms.crystal):
+        factor, shift = averaged(target, z, P, factor)
+        mean[rows] += torch.from_numpy(shift)
     H = _difference_rows(target, z, global_rows)  # (global, latent)
     C = H[:, rows].numpy().T
     Q = H[:, global_rows]
@@ -128,25 +133,27 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     use = free if int(free.sum()) >= MIN_FREE else None
     E = _difference_rows(target, z, error_rows, errors, use)[:, error_rows]
     return StructurePosterior(
-        target, z, rows, global_rows, error_rows, factor, coupling, inverse_root(S), inverse_root(E),
+        target, mean, rows, global_rows, error_rows, factor, coupling, inverse_root(S), inverse_root(E),
         estimate.determined, estimate.history, estimate.reason,
     )  # fmt: skip
 
 
 def _factor(target, z, cutoff, mean_field):
-    """Factor of P; where cutting the data's pairs off has made it indefinite, of P with those pairs scaled down."""
+    """P and its factor; where cutting the data's pairs off has made it indefinite, P with those pairs scaled down."""
     P = precision(target, z, cutoff)
     if mean_field:
         from scipy.sparse import diags
 
-        return Factor(diags(P.diagonal()).tocsc())
+        P = diags(P.diagonal()).tocsc()
+        return P, Factor(P)
     try:
-        return Factor(P)
+        return P, Factor(P)
     except (np.linalg.LinAlgError, RuntimeError):
         local = precision(target, z, 0.0)
         for share in (0.9, 0.75, 0.5, 0.0):
             try:
-                return Factor((share * P + (1 - share) * local).tocsc())
+                mixed = (share * P + (1 - share) * local).tocsc()
+                return mixed, Factor(mixed)
             except (np.linalg.LinAlgError, RuntimeError):
                 continue
         raise
