@@ -18,7 +18,6 @@ own spots. The structure serves as the prior of its amplitude as it would be wit
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import pyro
 import torch
@@ -181,8 +180,12 @@ def merge_and_refine(
     options : of `refine`
     """
     page = page or importlib.import_module("bayesref.models.merge_refine").model
-    merge = partial(fit, report=report_fit, seed=seed, **(fitting or {}))
-    first = merge(importlib.import_module("bayesref.models.merge").model, obs, scale)
+    settings = {"report": report_fit, "seed": seed, **(fitting or {})}
+
+    def merge(model, *args) -> Posterior:
+        return fit(model, obs, *args, **settings)
+
+    first = merge(importlib.import_module("bayesref.models.merge").model, scale)
     Sigma = model_falloff(crystal, obs.asu)
     anchor = Anchor(obs.asu.stol2, Sigma)
     sequential = rescaled(first.amplitudes(seed=seed), Sigma)
@@ -197,7 +200,7 @@ def merge_and_refine(
     reason, posterior = "all rounds asked for are done", first
     for k in range(1, rounds + 1):
         mine = StructureScale(anchor, scale, weights)
-        posterior = merge(merging_page(page, structure), obs, mine, structure.atoms, left_out(structure))
+        posterior = merge(merging_page(page, structure), mine, structure.atoms, left_out(structure))
         weights = posterior.latents.unpack(posterior.mean)[mine.site]
         before, data = structure.crystal.xyz, natural_data(posterior, free, seed=seed)
         structure = refined_again(structure, data, options)
@@ -209,7 +212,6 @@ def merge_and_refine(
             break
     posterior = merge(
         merging_page(page, structure),
-        obs,
         StructureScale(anchor, scale, weights),
         structure.atoms,
         left_out(structure),

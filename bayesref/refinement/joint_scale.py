@@ -57,7 +57,7 @@ class StructureScale(Product):
 
     def __init__(self, anchor: Anchor, flat: Scale, begin: torch.Tensor):
         super().__init__(anchor, *getattr(flat, "terms", (flat,)))
-        self.begin = begin
+        self.anchor, self.begin = anchor, begin
 
     def initial(self):
         return self.begin
@@ -66,4 +66,4 @@ class StructureScale(Product):
         if self.linear:
             return self
         flat = Product(*self.terms[1:]).linearized(w)
-        return StructureScale(self.terms[0], flat, self.begin)
+        return StructureScale(self.anchor, flat, self.begin)

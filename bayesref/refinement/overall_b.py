@@ -6,7 +6,7 @@ D(s) and the common part of the B factors nearly make up for each other: fitted 
 With δ beside them the atoms' transform is needed once, and the valley is crossed in one fit.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import scipy.optimize
 import torch
@@ -31,8 +31,8 @@ class ShiftedAtoms(AtomicModel):
     delta : δ, Å²
     """
 
-    F: torch.Tensor | None = None
-    delta: torch.Tensor | None = None
+    F: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    delta: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @classmethod
     def at(cls, atoms: AtomicModel, F: torch.Tensor, delta: torch.Tensor) -> "ShiftedAtoms":
