@@ -38,7 +38,9 @@ def test_free_reflections_teach_the_atoms_nothing(problem):
     other = replace(target, data=replace(target.data, value=value))
     mine, theirs = target.value_and_grad(z), other.value_and_grad(z)
     assert mine[0] == theirs[0]
-    torch.testing.assert_close(mine[1], theirs[1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        mine[1], theirs[1], rtol=0, atol=1e-9
+    )  # sums of products differ in the last bits
     assert (
         target.value_and_grad(z, rows=target.data.free)[0]
         != other.value_and_grad(z, rows=target.data.free)[0]
