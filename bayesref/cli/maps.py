@@ -99,7 +99,9 @@ def maps(settings: MapsSettings) -> None:
     if settings.differences is None:
         difference = amplitude_difference(series.asu, series.F, series.SIGF, anisotropy_columns(model))
     else:
-        difference = joint_difference(series.asu, *given_difference(settings.differences, settings.dmin, dark))
+        difference = joint_difference(
+            series.asu, *given_difference(settings.differences, settings.dmin, dark)
+        )
     n = int(torch.isfinite(difference.sigma).sum())
     console.print(
         f"{n:,} reflections in both to {float(series.asu.dHKL.min()):.2f} Å; dark model R {model.R:.3f}; "

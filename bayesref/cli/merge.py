@@ -131,9 +131,13 @@ def wavelength_range(settings: MergeSettings) -> tuple[float, float] | str | Non
     """Wavelengths of the beam, where overlapped Laue spots are to be taken apart."""
     asked = settings.wavelength_range
     if asked is not None and settings.keep_harmonics:
-        raise InputError("--wavelength-range takes overlapped spots apart, --keep-harmonics does not; give one.")
+        raise InputError(
+            "--wavelength-range takes overlapped spots apart, --keep-harmonics does not; give one."
+        )
     if asked is not None and settings.method != "deterministic":
-        raise InputError("--wavelength-range needs --method deterministic: a minibatch of images cuts spots apart.")
+        raise InputError(
+            "--wavelength-range needs --method deterministic: a minibatch of images cuts spots apart."
+        )
     return asked if asked == "auto" else number_pair(asked, "--wavelength-range")
 
 

@@ -34,7 +34,8 @@ class SimulateRefineSettings:
     shake: Annotated[float, DATA(min=0, help="Shift of the model to start from, Å rms.")] = 0.2
     scale: Annotated[float, DATA(help="On amplitudes.")] = 1.0
     twin: Annotated[
-        str | None, DATA(metavar="k,h,-l", help="Twin law; its fraction is --twin-fraction. [default: no twin]")
+        str | None,
+        DATA(metavar="k,h,-l", help="Twin law; its fraction is --twin-fraction. [default: no twin]"),
     ] = None
     twin_fraction: Annotated[float, DATA(min=0, max=1, help="Share of the second domain of a twin.")] = 0.25
     seed: Annotated[int, DATA(help="Of the random numbers.")] = 1

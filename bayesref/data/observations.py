@@ -91,8 +91,8 @@ class Observations:
 
     def _map_spots(self, f, **changes) -> "Observations":
         columns = ("hkl_id", "image_id", "file_id", "I", "SIGI", "hkl", "metadata", "row", "wavelength")
-        columns = tuple(k for k in columns if getattr(self, k) is not None)
-        return replace(self, **{k: f(getattr(self, k)) for k in columns} | changes)
+        present = [k for k in columns if getattr(self, k) is not None]
+        return replace(self, **{k: f(getattr(self, k)) for k in present} | changes)
 
     def subset(self, spots) -> "Observations":
         """The chosen spots, all reflections and images kept in the tables; `overlaps` stay as they are.

@@ -161,7 +161,9 @@ def measure(hkl, epsilon, centric, dHKL, F, options: MergeOptions, seed: int) ->
     hkl, epsilon, centric, dHKL : (hkl, 3), (hkl,), (hkl,), (hkl,) Å, unique reflections of the options' crystal
     F : (hkl,), of mean square about one
     """
-    reflections = _Reflections(np.asarray(hkl), np.asarray(epsilon, float), np.asarray(centric), np.asarray(dHKL))
+    reflections = _Reflections(
+        np.asarray(hkl), np.asarray(epsilon, float), np.asarray(centric), np.asarray(dHKL)
+    )
     return _measure(reflections, np.asarray(F), options, np.random.default_rng(seed))[0]
 
 

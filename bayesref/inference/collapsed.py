@@ -32,7 +32,7 @@ from bayesref.distributions import (
     nodes,
 )
 from bayesref.guides.amplitudes import natural_parameters
-from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents, trace_model
+from bayesref.guides.latents import AMPLITUDE, INTENSITY, Latents, trace_model, unchecked
 from bayesref.inference import distributed
 
 DROP = 14.0  # log units below the mode where a span ends; what lies beyond is a millionth
@@ -323,7 +323,8 @@ class Collapsed:
             grads = [a if g is None else a + g for a, g in zip(grads, got, strict=True)]
             total += value.item()
         total, *grads = _summed(total, grads)
-        log_prior = self.latents.log_prior(z, values, priors)
+        with unchecked():  # a step that went too far has a value that is not finite, and is taken back
+            log_prior = self.latents.log_prior(z, values, priors)
         likelihood = sum((g * values[k]).sum() for k, g in zip(leaves, grads, strict=True))
         (grad,) = torch.autograd.grad(log_prior + likelihood, z)
         for k in fixed or {}:

@@ -62,7 +62,8 @@ def half_datasets(
     for repeat in range(n_repeats):
         side = _sides(obs, g)
         first, second = (
-            _half_amplitudes(posterior, obs.subset_images(side == k), refit, seed + 2 * repeat + k) for k in (0, 1)
+            _half_amplitudes(posterior, obs.subset_images(side == k), refit, seed + 2 * repeat + k)
+            for k in (0, 1)
         )
         # Fitted apart, the halves differ by the overall scale, which merged amplitudes do not have.
         result.append(Halves(repeat, first, second if refit is None else _on_scale_of(first, second)))

@@ -19,6 +19,8 @@ from bayesref.inference.journal import Journal
 
 ARROW = ("local", "shared", "L", "Y", "L_s")
 
+TOO_FAR = 1e4  # log units below the start of a line search that a point without a value counts as
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -153,6 +155,8 @@ class FitState:
             value, grad_u = self.journal.evaluate(u, lambda: compute(u))
             if not first:
                 first.append((value, 0.5 * float(grad_u @ grad_u)))
+            if value != value or not torch.isfinite(grad_u).all():  # too far: the line search comes back
+                return TOO_FAR - first[0][0], torch.zeros_like(grad_u).numpy()
             return -value, grad_u.numpy()
 
         zero = torch.zeros(root.shape[1], dtype=self.z.dtype).numpy()

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from bayesref._checks import InputError
-from bayesref.data.overlaps import Overlaps
 from bayesref.guides.latents import AMPLITUDE
 from bayesref.inference import distributed
 from bayesref.inference.collapsed import Collapsed, Span, find_span
 from bayesref.inference.laue_curvature import gauss_newton
+from bayesref.inference.laue_parts import Probe, log_mass, only, pick
 from bayesref.inference.overlap_clusters import Clusters
 from bayesref.inference.propagation import (
     Factors,
@@ -41,24 +41,6 @@ NODES = 24
 FAR = 8.0  # standard deviations: how far from I a sum may be, unless other spots know it to be farther
 TURNS = 8  # of laying nodes anew and passing messages
 UNSETTLED = 0.1  # change of a mean, in its sd, at which a message is of no use
-
-
-class Probe(Overlaps):
-    """Overlaps that note the intensity of each order, and answer with sums s (node, spot) chosen beforehand."""
-
-    s: torch.Tensor | None
-    parts: torch.Tensor
-
-    def __init__(self, overlaps: Overlaps):
-        super().__init__(overlaps.orders, overlaps.spot)
-        self.__dict__["s"], self.__dict__["parts"] = None, None
-
-    def total(self, x):
-        self.__dict__["parts"] = x
-        return super().total(x) if self.s is None else self.s
-
-    def answering(self, s):
-        self.__dict__["s"] = s
 
 
 class LaueCollapsed(Collapsed):
@@ -89,7 +71,7 @@ class LaueCollapsed(Collapsed):
         self.clusters = Clusters(orders.hkl_id, obs.overlaps.spot)
         # A plate cannot be empty, so one other spot stays.
         self.shell = replace(obs.subset(slice(0, 1)), overlaps=self.probe, message=None)
-        self.core = _only(obs, self.clusters.core)
+        self.core = only(obs, self.clusters.core)
         self.sites: Any = None
         self.settled: Any = None
         self.order_K = torch.zeros(0)
@@ -253,11 +235,11 @@ class LaueCollapsed(Collapsed):
     def _settle(self, values, passes=40, room=0.0, n_node=20):
         """The fixed point at these values, from the sites of the last E-step on. Returns whether it was reached."""
         values = {k: v.detach() for k, v in values.items()}
-        span = _pick([self.moved(n, values) for n in range(len(self.pieces))], self.clusters.core, room)
+        span = pick([self.moved(n, values) for n in range(len(self.pieces))], self.clusters.core, room)
         F, slope = span.nodes(n_node)
-        log_g = _log_mass(span.posterior(self.log_density(self.core, values, F), slope))
+        log_g = log_mass(span.posterior(self.log_density(self.core, values, F), slope))
         s, slope = self._s_nodes()
-        log_law = _log_mass(self.s_span.posterior(self._law(values, s), slope))
+        log_law = log_mass(self.s_span.posterior(self._law(values, s), slope))
         self.order_K = self._order_K(values)
         factors = Factors(log_g, F**2, log_law, s)
         self.settled = propagate(self.clusters, factors, self.sites, self.order_K, passes)
@@ -330,28 +312,3 @@ class LaueCollapsed(Collapsed):
             self.tie()
             self.sites, self.K_orders, self.s_low = Sites(**own), state["K_orders"], state["s_low"]
             self.s_span = Span(**{k: state[f"s_{k}"] for k in ("lo", "hi", "middle", "width")})
-
-
-def _only(obs, rows):
-    """The spots of single orders of some reflections, whose rows of the asu are kept in that order."""
-    number = torch.full((len(obs.asu),), -1)
-    number[rows] = torch.arange(len(rows))
-    mine = obs.subset(number[obs.hkl_id] >= 0)
-    changes = {"asu": obs.asu.subset(rows), "overlaps": None, "message": None}
-    if len(mine):
-        return replace(mine, hkl_id=number[mine.hkl_id], **changes)
-    # A plate cannot be empty: one spot of such error that it says nothing.
-    mine = obs.subset(slice(0, 1))
-    return replace(mine, hkl_id=torch.zeros(1, dtype=torch.int64), SIGI=mine.SIGI * 1e12, **changes)
-
-
-def _pick(spans, rows, room):
-    """The spans of some reflections, widened by `room` widths."""
-    whole = {k: torch.cat([getattr(s, k) for s in spans])[rows] for k in ("lo", "hi", "middle", "width")}
-    lo, hi = whole["lo"] - room * whole["width"], whole["hi"] + room * whole["width"]
-    return Span(lo.clamp(min=0), hi, whole["middle"], whole["width"])
-
-
-def _log_mass(posterior):
-    """Log density times quadrature weight, (node, *batch)."""
-    return posterior.log_weight + posterior.log_normalizer

@@ -130,10 +130,10 @@ class Posterior:
             draws = (samples * factor.to(samples)[:, None]).flatten(0, 1)[:n_samples]
         between = (lambda x: x.var(0)) if len(zs) > 1 else (lambda x: 0.0)
         related = collapsed.related(EF, factor) if hasattr(collapsed, "related") else None
+        lost = None if self.family == "exact" else gap.mean(0)
         return Amplitudes(
             EF.mean(0), (VF.mean(0) + between(EF)).sqrt(), EI.mean(0), (VI.mean(0) + between(EI)).sqrt(),
-            obs.counts(), draws, _difference_sd(obs.asu, EF, VF, related), None if self.family == "exact" else gap.mean(0),
-            related,
+            obs.counts(), draws, _difference_sd(obs.asu, EF, VF, related), lost, related,
         )  # fmt: skip
 
 

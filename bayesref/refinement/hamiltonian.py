@@ -101,7 +101,9 @@ def sample_structure(
     out, accepted, evaluations = [], 0.0, 0
     for k in range(chains):
         g = torch.Generator().manual_seed(seed + k)
-        u, share, n = _chain(density, len(rows), draws, warmup, g, lambda row, k=k: report({"chain": k} | row))
+        u, share, n = _chain(
+            density, len(rows), draws, warmup, g, lambda row, k=k: report({"chain": k} | row)
+        )
         z = posterior.mean.repeat(draws, 1)
         z[:, rows] += u @ L.T
         out.append(z)

@@ -17,7 +17,9 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 LOOSE = 0.5  # Å
-B_SPREAD = 1.0  # s of loose atoms: B factors of one crystal differ from their typical value by a factor e or so
+B_SPREAD = (
+    1.0  # s of loose atoms: B factors of one crystal differ from their typical value by a factor e or so
+)
 # s of bonded atoms: neighbours that move alike must not each pull towards B̄. With n restraints of σ = 0.2 to 0.3 about
 # an atom, a step along the chain has a precision κ of about 70, and log B a spread of (κ/s²)^-¼/√2 = 0.5.
 B_SPREAD_BONDED = 4.0

@@ -84,7 +84,9 @@ def plot_difference(table: pd.DataFrame, difference, k: float, path: str | Path,
     order = s2.argsort().tensor_split(15)
     d_star2 = [4 * float(s2[rows].mean()) for rows in order]
     right.plot(d_star2, [np.sqrt(ratio[rows].mean()) for rows in order], "o", color=BLUE, label="measured")
-    right.plot(d_star2, [np.sqrt(signal[rows].mean()) for rows in order], color=ORANGE, label="prior and noise")
+    right.plot(
+        d_star2, [np.sqrt(signal[rows].mean()) for rows in order], color=ORANGE, label="prior and noise"
+    )
     right.axhline(1, color=GREY, lw=0.8, ls=":", label="noise alone")
     right.set_xlabel("1/d² (Å⁻²)")
     right.set_ylabel("root mean square of ΔF/σ")

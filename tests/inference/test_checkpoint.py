@@ -87,7 +87,7 @@ def test_the_earlier_checkpoint_survives_a_full_disk(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk: the write breaks off half-way
     try:
-        with pytest.raises(br.InputError, match="cannot be written.*intact: resume from there"):
+        with pytest.raises(br.InputError, match=r"cannot be written.*intact: resume from there"):
             checkpoint.save({"z": torch.zeros(100_000)}, {"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
