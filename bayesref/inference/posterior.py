@@ -168,7 +168,7 @@ def _closest(family, p, span, F, slope):
     return span.posterior(q.log_kernel, slope), q.gap
 
 
-def _difference_sd(asu, EF, VF, related):
+def _difference_sd(asu, EF, VF, related=None):
     """sd of F(+) - F(-): mates share the errors of the scale, which their own SIGF hold and a difference does not."""
     if not asu.anomalous:
         return None

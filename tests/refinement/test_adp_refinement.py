@@ -16,6 +16,7 @@ from bayesref.refinement.adp_width import forms
 from bayesref.refinement.atomic_model import AtomicModel
 from bayesref.refinement.curvature import Factor, data_blocks, ellipsoid_precision, precision, prior_precision
 from bayesref.refinement.point_estimate import fit_globals, fit_sites, start
+from bayesref.refinement.priors import spread_of_B
 from bayesref.refinement.refine import mean_intensity, refine
 from bayesref.refinement.simulate import RefineOptions, simulate_refine
 from bayesref.refinement.target import Target
@@ -113,7 +114,7 @@ def test_forms_make_up_the_prior(molecules, truths):
     )
     total = sum(H / t for H, t in zip(forms(atoms, B, A), (3.0, 0.5, 2.0), strict=True))
     level = np.zeros(6 * ROWS)
-    level[::6] = 1.0
+    level[::6] = spread_of_B(atoms.restraints, ROWS) ** -2
     np.testing.assert_allclose((ellipsoid_precision(atoms, B, A) - total).diagonal(), level, atol=1e-9)
 
 
