@@ -247,10 +247,16 @@ def remarks(model, checks, priors) -> list[str]:
     told = [r["parameter"] for r in priors if r["matters"]]
     if told:
         lines.append(f"The prior matters to {', '.join(told)}: see sensitivity.csv.")
-    bad = [f"{r['delay']:g} s" for r in checks if not 0.01 < r["p"] < 0.99]
-    if bad:
+    large = [f"{r['delay']:g} s" for r in checks if r["p"] < 0.01]
+    small = [r for r in checks if r["p"] > 0.99]
+    if large:
         lines.append(
-            f"Differences are larger or smaller than the model has them at {', '.join(bad)}: see predictive.png."
+            f"Differences are larger than the model has them at {', '.join(large)}: see predictive.png."
+        )
+    if small:
+        lines.append(
+            f"At {len(small)} of {len(checks)} delays differences are smaller than SIGF would have them, as errors that "
+            "datasets share cancel."
         )
     return lines
 
