@@ -255,8 +255,8 @@ def remarks(model, checks, priors) -> list[str]:
         )
     if small:
         lines.append(
-            f"At {len(small)} of {len(checks)} delays differences are smaller than SIGF would have them, as errors that "
-            "datasets share cancel."
+            f"At {len(small)} of {len(checks)} delays differences are smaller than SIGF would have them, as errors "
+            "that datasets share cancel."
         )
     return lines
 
