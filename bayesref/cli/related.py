@@ -37,6 +37,11 @@ def dataset_tree(settings: MergeSettings) -> DatasetTree | None:
         raise InputError(
             "--double-wilson-parents is a prior of its own; leave --prior and its reference out."
         )
+    if settings.wavelength_range is not None:
+        raise InputError(
+            "--double-wilson-parents does not go with --wavelength-range yet; leave the range out, and spots that "
+            "several orders share are left out."
+        )
     tree = DatasetTree.parse(
         settings.double_wilson_parents, settings.double_wilson_reindex, settings.double_wilson_orders
     )

@@ -92,6 +92,10 @@ def test_r_can_be_held(files, tmp_path):
         (("--separate-files", "-r", "None,0.9"), "belongs to --double-wilson-parents"),
         (("--separate-files", "--double-wilson-parents", "None,0", "--method", "svi"), "deterministic"),
         (
+            ("--separate-files", "--double-wilson-parents", "None,0", "--wavelength-range", "1,2"),
+            "does not go with",
+        ),
+        (
             (
                 "--separate-files",
                 "--double-wilson-parents",
