@@ -72,6 +72,11 @@ def plot_rates(sites: dict[str, torch.Tensor], path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
+def _plain(x: float) -> str:
+    """Three digits, without an exponent where one can read it so."""
+    return f"{float(f'{x:.3g}'):,.0f}" if 100 <= x < 1e6 else f"{x:.3g}"
+
+
 @_styled
 def plot_scheme(kinetics, rates, path) -> None:
     """States on a circle, an arrow for each reaction with its median rate and 90 % interval."""
@@ -100,7 +105,8 @@ def plot_scheme(kinetics, rates, path) -> None:
         text = name
         if f"k {name}" in table.index:
             row = table.loc[f"k {name}"]
-            text = f"{row['median']:.3g}/s\n({row['low']:.3g} to {row['high']:.3g})"
+            middle_k, low, high = (_plain(row[c]) for c in ("median", "low", "high"))
+            text = f"{middle_k}/s\n({low} to {high})"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         axis.text(middle[0], middle[1], text, ha="center", va="center", fontsize=9, bbox=box)
     for s in states:
