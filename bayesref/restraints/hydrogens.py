@@ -91,16 +91,16 @@ def add_riding(crystal: Crystal, monlib: gemmi.MonLib, unrestrained=()) -> Ridin
 def refresh_offsets(riding: Riding, xyz: torch.Tensor, monlib: gemmi.MonLib, unrestrained=()) -> Riding:
     """The same hydrogens placed anew around heavy atoms at (heavy, 3), Å.
 
-    Raises
-    ------
-    InputError
-        Where gemmi then places other hydrogens than before.
+    One that gemmi no longer places keeps its offset: which hydrogens there are was decided at the start.
     """
     moved = replace(riding.crystal, xyz=riding.place(xyz.detach()))
     fresh = add_riding(moved, monlib, unrestrained)
-    if fresh.crystal.name != riding.crystal.name:
-        raise InputError("Other hydrogens belong to the moved model than to the first; add them anew.")
-    return replace(riding, offset=fresh.offset)
+    row = {fresh.crystal.name[a]: i for i, a in enumerate(fresh.hydrogen.tolist())}
+    name = [riding.crystal.name[a] for a in riding.hydrogen.tolist()]
+    again = [i for i, k in enumerate(name) if k in row]
+    offset = riding.offset.clone()
+    offset[again] = fresh.offset[[row[name[i]] for i in again]]
+    return replace(riding, offset=offset)
 
 
 def _parents(topo, structure: gemmi.Structure) -> list[int]:

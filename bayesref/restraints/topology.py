@@ -19,6 +19,7 @@ import gemmi
 import torch
 
 from bayesref._checks import InputError
+from bayesref.restraints.gaps import join_neighbours
 from bayesref.restraints.terms import Angles, Bonds, Chirals, Planes, Torsions, integers, numbers
 
 CHIRAL_SIGMA = 0.2  # Å³, the convention of REFMAC and servalcat
@@ -112,7 +113,7 @@ def read_topology(crystal, monlib: gemmi.MonLib, unrestrained=(), hydrogens: str
 
 
 def prepared_structure(crystal) -> gemmi.Structure:
-    """A copy of the crystal's structure with its positions, entities, and serial numbers that are row + 1.
+    """A copy of the crystal's structure with its positions, entities, serial numbers that are row + 1, closed gaps.
 
     Raises
     ------
@@ -132,6 +133,7 @@ def prepared_structure(crystal) -> gemmi.Structure:
         for residue in chain:
             _name_first_hydrogens(residue)
     structure.setup_entities()
+    join_neighbours(structure)
     return structure
 
 
