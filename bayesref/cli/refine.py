@@ -76,6 +76,12 @@ class RefineSettings(SpotOptions):
     monlib: Annotated[Path | None, MODEL(help="CCP4 monomer library. [default: $CLIBD_MON]")] = None
     unrestrained: Annotated[str, MODEL(metavar="RES,...", help="Residues to leave without restraints.")] = ""
     guess: Annotated[str, MODEL(metavar="RES,...", help="Residues to hold near their present geometry.")] = ""
+    ramachandran: Annotated[
+        bool, MODEL("--ramachandran", help="Restrain φ and ψ to their regions; they no longer validate.")
+    ] = False
+    ncs: Annotated[
+        bool, MODEL("--ncs", help="Make chains of one sequence alike, but where they truly differ.")
+    ] = False
     hydrogens: Annotated[
         Literal["riding", "keep", "none"],
         MODEL(help="Hydrogens: placed by the dictionary, on their parents; those of the model; or none."),
@@ -163,7 +169,8 @@ def refine(settings: RefineSettings) -> None:
         console.print(f"Atoms were shifted by {settings.shake:g} Å rms.")
     options: dict = {
         "unrestrained": unrestrained, "guess": guess, "adp": settings.adp, "tls_groups": settings.tls_group or (),
-        "hydrogens": settings.hydrogens, "hydrogen_contacts": settings.hydrogen_contacts,
+        "ramachandran": settings.ramachandran, "ncs": settings.ncs, "hydrogens": settings.hydrogens,
+        "hydrogen_contacts": settings.hydrogen_contacts,
         "rigid_body": settings.rigid_body, "cycles": settings.cycles, "rel_error": settings.rel_error,
         "table": settings.form_factors, "wavelength": settings.wavelength, "note": console.print,
         "report": lambda row: console.print(progress_line(row), highlight=False),

@@ -122,6 +122,8 @@ def refine(
     *,
     unrestrained=(),
     guess=(),
+    ramachandran: bool = False,
+    ncs: bool = False,
     hydrogens: str = "riding",
     hydrogen_contacts: bool = False,
     adp: str = "isotropic",
@@ -147,6 +149,8 @@ def refine(
         `models/refine_anisotropic.py`; with pairs, `models/refine_anomalous.py`
     unrestrained : names of residues to leave without restraints
     guess : names of residues to restrain to their present geometry
+    ramachandran : restrain φ and ψ to their regions
+    ncs : make chains of one sequence alike
     hydrogens : "riding" gives the model those that its dictionary can place, in place of its own; "keep" refines
         those that it has like other atoms; "none" leaves them out
     hydrogen_contacts : riding hydrogens keep their distance from other atoms
@@ -172,7 +176,15 @@ def refine(
         crystal, library, hydrogens, hydrogen_contacts, unrestrained, guess, note
     )
     given, crystal = crystal, isotropic(crystal)
-    restraints = build_restraints(crystal, library, unrestrained=unrestrained, guess=guess)
+    restraints = build_restraints(
+        crystal, library, unrestrained=unrestrained, guess=guess, ramachandran=ramachandran, ncs=ncs
+    )
+    if restraints.ramachandran is not None:
+        note(f"φ and ψ of {len(restraints.ramachandran)} residues are restrained to their regions.")
+    if restraints.ncs is not None:
+        if not len(restraints.ncs):
+            raise InputError("No two chains of the model have one sequence; leave --ncs out.")
+        note(f"{len(restraints.ncs):,} distances are made alike in chains of one sequence.")
     Sigma = mean_intensity(data)
     shifted = shift_B(crystal, data, Sigma)
     if shifted is not crystal:

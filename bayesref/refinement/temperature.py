@@ -29,7 +29,8 @@ OTHERS = ("torsions", "chirals", "planes", "nonbonded")
 def geometry_only(restraints):
     """The same restraints with nothing but bonds and angles."""
     none = torch.zeros(0, dtype=torch.int64)
-    return replace(restraints, **{k: getattr(restraints, k).pick(none) for k in OTHERS})
+    few = {k: getattr(restraints, k).pick(none) for k in OTHERS}
+    return replace(restraints, **few, ramachandran=None, ncs=None)
 
 
 def temperatures(target, z, factor: Factor, seed: int = 0) -> tuple[float, float]:
