@@ -1,7 +1,7 @@
 """`bayesref kinetics`: a series of datasets and structures in, rate constants and occupancies out."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import gemmi
@@ -32,6 +32,7 @@ from bayesref.io.merged import check_against
 from bayesref.io.series import SeriesFiles, read_series, rescaled
 from bayesref.io.structure import read_structure
 from bayesref.kinetics.kinetics import Kinetics
+from bayesref.kinetics.simplex import NoScheme
 from bayesref.kinetics.swaps import swaps
 from bayesref.refinement.states import fit_states, to_model_scale
 from bayesref.results.kinetics import log_times, write_kinetics, write_table
@@ -40,6 +41,11 @@ from bayesref.validation.loo import compare, leave_one_out
 from bayesref.validation.predictive import predictive_checks
 from bayesref.validation.sensitivity import prior_sensitivity
 
+# Options that need a scheme.
+REACTIONS = (
+    "ground", "start", "light_activated", "structure", "response", "efficiency", "unreacted", "uneven_light",
+    "expected_time", "compare",
+)  # fmt: skip
 N_REPLICATES = 60  # of the data, for predictive checks
 
 
@@ -57,10 +63,8 @@ def kinetics(settings: KineticsSettings) -> None:
     console = Console(quiet=settings.quiet)
     torch.set_num_threads(settings.threads)
     files, settings = gather(settings)
-    schemes = [s for s in (settings.scheme, *(settings.compare or ())) if s]
-    models = {s: scheme_of(s, settings, files) for s in schemes}
-    designs = {s: design_of(settings, k) for s, k in models.items()}
     fixed = fixed_values(settings)
+    experiments = experiments_of(settings, files, fixed)
     crystals = {name: read_structure(path) for name, path in files.states.items()}
     moving = moving_atoms(settings, crystals)
     out = prepare_output(settings.out, settings.overwrite)
@@ -76,33 +80,48 @@ def kinetics(settings: KineticsSettings) -> None:
     states = fit_states(crystals, dark, programs.load("refine"), moving)
     console.print(f"Dark model against dark data: R {states.R:.3f}")
     posteriors = {
-        s: fit_scheme(console, settings, series, states, k, designs[s], fixed, s) for s, k in models.items()
+        text: fit_scheme(console, settings, series, states, k, design, fixed, text)
+        for text, (k, design) in experiments.items()
     }
-    first = schemes[0]
-    states, crystals, shifts = settled(states, crystals, posteriors[first])
-    free = fit_free(console, settings, series, states, models[first]) if settings.free_occupancies else None
+    first, (model, design) = next(iter(experiments.items()))
+    posterior = posteriors[first]
+    states, crystals, shifts = settled(states, crystals, posterior)
+    free, curve = None, None
+    if design is not None:
+        if settings.free_occupancies:
+            free = fit_free(console, settings, series, states, model)
+        curve_t = log_times(series.t)
+        values = {k: v for k, v in (posterior.sites | fixed).items() if k != "uneven"}
+        t = torch.from_numpy(curve_t).expand(settings.draws, -1)
+        curve = curve_t, design.occupancies(model, values, t).numpy()
     rows = compare({s: leave_one_out(p.log_likelihood) for s, p in posteriors.items()})
     for row in rows:
         row["log_evidence"] = posteriors[row["model"]].log_evidence
-    curve_t = log_times(series.t)
-    values = {k: v for k, v in (posteriors[first].sites | fixed).items() if k != "uneven"}
-    t = torch.from_numpy(curve_t).expand(settings.draws, -1)
-    curve = designs[first].occupancies(models[first], values, t)
     if len(shifts):
         write_table(shifts, out / "shifts.csv")
-    report(
-        console,
-        settings,
-        posteriors[first],
-        free,
-        models[first],
-        series,
-        crystals,
-        rows,
-        (curve_t, curve),
-        out,
-        begin,
-    )
+    report(console, settings, posterior, free, model, series, crystals, rows, curve, out, begin)
+
+
+def experiments_of(settings: KineticsSettings, files: SeriesFiles, fixed: dict) -> dict[str, tuple]:
+    """{scheme: (Kinetics, Design)} of those asked for, the first to report; without any, (NoScheme, None).
+
+    Raises
+    ------
+    InputError
+        Without a scheme, for options that are about reactions, and for shares that cannot be.
+    """
+    if settings.scheme:
+        models = {s: scheme_of(s, settings, files) for s in (settings.scheme, *(settings.compare or ()))}
+        return {s: (k, design_of(settings, k)) for s, k in models.items()}
+    default = {f.name: f.default for f in fields(KineticsSettings)}
+    for name in REACTIONS:
+        if getattr(settings, name) != default[name]:
+            raise InputError(
+                f'--{name.replace("_", "-")} is about reactions; give them, such as --scheme "B -> C, C -> A".'
+            )
+    model = NoScheme(tuple(files.states))
+    model.shares(fixed, 1)  # a bad one is told before the work begins
+    return {"no scheme": (model, None)}
 
 
 def merged(files: SeriesFiles, settings: KineticsSettings, out: Path, console: Console) -> SeriesFiles:
@@ -148,13 +167,16 @@ def ordered(states, kinetics: Kinetics):
 
 def fit_scheme(console, settings, series, states, kinetics, design, fixed, text) -> SmallPosterior:
     """Posterior of the rates of one scheme."""
-    model = programs.load(settings.page)
+    page = programs.load(settings.page or ("kinetic" if kinetics.rates else "difference"))
     values = {k: v for k, v in fixed.items() if not k.startswith("k ") or k[2:] in kinetics.rates}
-    if values:
-        model = pyro.condition(model, data=values)
-    prior = programs.load(settings.page).__globals__["Priors"]
+    if not kinetics.rates:
+        shares = kinetics.shares(fixed, series.n_time)
+        values = {} if shares is None else {"shares": shares}
+    model = pyro.condition(page, data=values) if values else page
+    prior = page.__globals__["Priors"]
     time, factor = width(settings.expected_time, "--expected-time")
-    priors = prior(time=time, factor=factor, shift=settings.move_sd)
+    given = {"time": time, "factor": factor, "shift": settings.move_sd}
+    priors = prior(**{f.name: given[f.name] for f in fields(prior) if f.name in given})
     posterior = fit_small(
         model, (series, ordered(states, kinetics), kinetics, design, priors),
         n_starts=settings.starts, n_draws=settings.draws, method=settings.method, n_replicates=N_REPLICATES,
@@ -205,27 +227,26 @@ def report(console, settings, posterior, free, model, series, crystals, rows, cu
     checks = predictive_checks(series.F, series.SIGF, posterior.replicates, series.t)
     priors = sensitivity(posterior)
     parameters, occupancies = write_kinetics(
-        posterior, free, model, series, curve[0], curve[1].numpy(), out, checks, priors, crystals
+        posterior, free, model, series, curve, out, checks, priors, crystals
     )
     record = {
         "options": asdict(settings), "versions": {p: version_of(p) for p in PACKAGES},
         "parameters": parameters.to_dict("records"), "log_evidence": posterior.log_evidence, "k_hat": posterior.k_hat,
         "modes": [{"log_joint": m.log_joint, "log_evidence": m.log_evidence} for m in posterior.modes],
         "notes": posterior.notes, "comparison": rows, "predictive_checks": checks, "prior_sensitivity": priors,
-        "swaps": [{"rates": list(s.rates), "unchanged": list(s.unchanged)} for s in swaps(model)],
+        "swaps": [{"rates": list(s.rates), "unchanged": list(s.unchanged)} for s in label_swaps(model)],
         "cost": {"seconds": time.monotonic() - begin, "cpu_seconds": time.process_time()},
     }  # fmt: skip
     write_run(plain(record), out / "run.json")
-    t = table("Rates", "", "median", "90 % from", "to")
-    for row in parameters.to_dict("records"):
-        t.add_row(row["parameter"], *(f"{row[k]:.4g}" for k in ("median", "low", "high")))
-    console.print("", t, "")
-    o = table(
-        "Occupancies", "delay (s)", *(f"{n}" for n in model.occupied), *(f"{n} free" for n in model.occupied)
-    )
+    if model.rates:
+        t = table("Rates", "", "median", "90 % from", "to")
+        for row in parameters.to_dict("records"):
+            t.add_row(row["parameter"], *(f"{row[k]:.4g}" for k in ("median", "low", "high")))
+        console.print("", t, "")
+    unrestrained = [f"{n} free" for n in model.occupied] if free is not None else []
+    o = table("Occupancies", "delay (s)", *model.occupied, *unrestrained)
     for delay, group in occupancies.groupby("delay"):
-        cells = [f"{r['mean']:.3f} ± {r['sd']:.3f}" for r in group.to_dict("records")]
-        o.add_row(f"{delay:g}", *cells, *[""] * (2 * len(model.occupied) - len(cells)))
+        o.add_row(f"{delay:g}", *(f"{r['mean']:.3f} ± {r['sd']:.3f}" for r in group.to_dict("records")))
     console.print(o, "")
     for line in remarks(model, checks, priors):
         console.print(line, highlight=False)
@@ -238,11 +259,16 @@ def report(console, settings, posterior, free, model, series, crystals, rows, cu
     console.print(f"Results are in {out}.")
 
 
+def label_swaps(model) -> tuple:
+    """See `swaps`; none where there are no rates."""
+    return swaps(model) if model.rates else ()
+
+
 def remarks(model, checks, priors) -> list[str]:
     """Sentences on what the data cannot tell, and on where the model fails."""
     lines = [
         f"The rates {' and '.join(s.rates)} may be exchanged without a change of {', '.join(s.unchanged)}."
-        for s in swaps(model)
+        for s in label_swaps(model)
     ]
     told = [r["parameter"] for r in priors if r["matters"]]
     if told:

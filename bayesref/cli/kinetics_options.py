@@ -70,7 +70,12 @@ class KineticsSettings:
         str | None, DATA(metavar="RES,...", help="Residues to leave without restraints, in states that move.")
     ] = None
 
-    scheme: Annotated[str | None, KINETICS("--scheme", "-s", help='Reactions, as "B -> C, C -> A".')] = None
+    scheme: Annotated[
+        str | None,
+        KINETICS(
+            "--scheme", "-s", help='Reactions, as "B -> C, C -> A". [default: each delay has its own shares]'
+        ),
+    ] = None
     ground: Annotated[str | None, KINETICS(help="State before the light. [default: the first --state]")] = (
         None
     )
@@ -119,7 +124,7 @@ class KineticsSettings:
         KINETICS(
             "--fix",
             metavar="NAME=VALUE",
-            help='Hold a number, as activation=0.2 or "k B->C"=2000/s; repeated.',
+            help='Hold a number, as activation=0.2, "k B->C"=2000/s, or without a scheme the share B=0.2; repeated.',
         ),
     ] = None
     expected_time: Annotated[
@@ -130,7 +135,9 @@ class KineticsSettings:
         list[str] | None, KINETICS("--compare", help="Another scheme to compare with; repeated.")
     ] = None
 
-    page: Annotated[str, INFERENCE(help="Model page of the scheme.")] = "kinetic"
+    page: Annotated[
+        str | None, INFERENCE(help="Model page. [default: kinetic, or without a scheme difference]")
+    ] = None
     method: Annotated[
         Literal["laplace", "nuts"],
         INFERENCE(help="How draws are made: from Laplace's Gaussian with importance weights, or by NUTS."),
@@ -182,8 +189,6 @@ def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
         raise InputError(
             f"Found {len(states)} states; give the dark one and at least one other, --state NAME=MODEL."
         )
-    if not settings.scheme:
-        raise InputError('Give the reactions, such as --scheme "B -> C, C -> A".')
     return replace(files, states=states), settings
 
 
@@ -234,9 +239,10 @@ def moving_atoms(settings: KineticsSettings, crystals: dict) -> dict:
                 f"--move {name}={text}: expected STATE=RESIDUE:RADIUS, the state one of {others}."
             )
         try:
-            rows = atoms_near(crystals[name], residue, float(radius))
+            reach = float(radius)
         except ValueError as error:
             raise InputError(f"--move {name}={text}: {radius} is no distance, Å.") from error
+        rows = atoms_near(crystals[name], residue, reach)
         names = residue_names(crystals[name])
         restraints = None
         if set(names) - set(given):

@@ -67,30 +67,33 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_kinetics(
-    posterior, free, kinetics, series, curve_t, curve, out: Path, checks=(), priors=(), crystals=None
+    posterior, free, kinetics, series, curve, out: Path, checks=(), priors=(), crystals=None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables, pictures and draws; returns the tables of parameters and of occupancies.
 
     Parameters
     ----------
     posterior : SmallPosterior of the scheme; `free` that of unrestrained occupancies, or None
-    curve_t, curve : delays (n,) and occupancies (draw, n, state) between the measured ones
+    kinetics : Kinetics, or NoScheme: then there are neither rates.csv nor rates.png and scheme.png
+    curve : delays (n,) and occupancies (draw, n, state) between the measured ones, or None
     checks, priors : rows of `predictive_checks` and `prior_sensitivity`
     crystals : {state: Crystal}
     """
     names = kinetics.occupied
-    kinds = {"scheme": posterior.sites["occupancy"]}
+    kinds = {"scheme" if kinetics.rates else "unrestrained": posterior.sites["occupancy"]}
     if free is not None:
         kinds["unrestrained"] = free.sites["occupancy"]
     rates, occupancies = parameter_table(posterior.sites), occupancy_table(series.t, names, kinds)
-    tables = {"rates": rates, "occupancies": occupancies}
+    tables = {"rates": rates} if kinetics.rates else {}
+    tables["occupancies"] = occupancies
     tables |= {"sensitivity": pd.DataFrame(priors)} if priors else {}
     tables |= {"predictive": pd.DataFrame(checks)} if checks else {}
     for name, frame in tables.items():
         write_table(frame, out / f"{name}.csv")
-    plot_occupancies(series.t, names, curve_t, curve, kinds.get("unrestrained"), out / "kinetics.png")
-    plot_rates(posterior.sites, out / "rates.png")
-    plot_scheme(kinetics, rates, out / "scheme.png")
+    plot_occupancies(series.t, names, curve, kinds.get("unrestrained"), out / "kinetics.png")
+    if kinetics.rates:
+        plot_rates(posterior.sites, out / "rates.png")
+        plot_scheme(kinetics, rates, out / "scheme.png")
     if checks:
         plot_predictive(checks, out / "predictive.png")
     for name, crystal in (crystals or {}).items():
@@ -105,7 +108,7 @@ def _datasets(posterior, series, kinetics):
 
     variables = {}
     for name, x in posterior.sites.items():
-        dims = ("delay", "state") if name == "occupancy" else _own_dims(name, x.ndim - 1, series)
+        dims = ("delay", "state") if name in ("occupancy", "shares") else _own_dims(name, x.ndim - 1, series)
         variables[name.replace(" ", "_").replace("->", "_to_")] = (("chain", "draw", *dims), x.numpy()[None])
     known = [k for k in kinetics.rates if f"k {k}" in posterior.sites]
     if known:

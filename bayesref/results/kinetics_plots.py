@@ -17,25 +17,34 @@ COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY)
 
 
 @_styled
-def plot_occupancies(t, names, curve_t, curve, points, path) -> None:
-    """Bands of the scheme's occupancies (draw, curve time, state); points of unrestrained ones (draw, time, state)."""
+def plot_occupancies(t, names, curve, points, path) -> None:
+    """Bands of a scheme, (delays, (draw, delay, state)), or None; points without one, (draw, time, state), or None."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
     t = np.asarray(t)
     for j, (state, colour) in enumerate(zip(names, COLOURS * 3, strict=False)):
-        low, high = np.quantile(curve[:, :, j], [0.05, 0.95], axis=0)
-        axis.fill_between(curve_t, low, high, color=colour, alpha=0.25, lw=0)
-        axis.plot(curve_t, np.median(curve[:, :, j], axis=0), color=colour, label=state)
+        label = state
+        if curve is not None:
+            low, high = np.quantile(curve[1][:, :, j], [0.05, 0.95], axis=0)
+            axis.fill_between(curve[0], low, high, color=colour, alpha=0.25, lw=0)
+            axis.plot(curve[0], np.median(curve[1][:, :, j], axis=0), color=colour, label=state)
+            label = None
         if points is not None:
             x = points[:, :, j].numpy()
             ends = np.array([interval(x[:, i]) for i in range(len(t))]).T
             middle = np.median(x, axis=0)
             at = t * (1 + 0.04 * (j - 0.5 * (len(names) - 1)))  # side by side
             bars = np.abs(ends - middle)
-            axis.errorbar(at, middle, bars, fmt="o", ms=4, lw=1, color=colour, mec="white", mew=0.5)
-    title = "scheme: median and 90 % band" + ("; points: no scheme, 90 %" if points is not None else "")
+            axis.errorbar(
+                at, middle, bars, fmt="o", ms=4, lw=1, color=colour, mec="white", mew=0.5, label=label
+            )
+    parts = [
+        curve is not None and "scheme: median and 90 % band",
+        points is not None and "points: no scheme, 90 %",
+    ]
+    title = "; ".join(p for p in parts if p)
     axis.set(xscale="log", xlabel="delay (s)", ylabel="occupancy", ylim=(-0.02, 1.02), title=title)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     with atomic_path(path) as temporary:

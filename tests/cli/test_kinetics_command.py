@@ -9,6 +9,7 @@ import pytest
 from bayesref.cli.app import main
 
 BOTH = ["--state", "A={s}/A.pdb", "--state", "B={s}/B.pdb"]
+ONE = ("--dark", "{s}/dark.mtz", "--light", "1ms={s}/light_1.mtz")
 SCHEME, RATE = "B -> A", 300.0
 
 
@@ -96,6 +97,42 @@ def test_by_options_instead_of_a_file(series, tmp_path):
     assert set(pd.read_csv(tmp_path / "k" / "occupancies.csv").model) == {"scheme"}
 
 
+def test_shares_without_a_scheme(series, results, tmp_path):
+    light = [
+        x
+        for i, t in enumerate(("100us", "1ms", "3ms", "10ms"))
+        for x in ("--light", f"{t}={series}/light_{i + 1}.mtz")
+    ]
+    files = ("--dark", series / "dark.mtz", *light, *(x.replace("{s}", str(series)) for x in BOTH))
+    assert run("kinetics", *files, "--out", tmp_path / "k", "--starts", 1, "--draws", 200, "--quiet") == 0
+    mean = {}
+    for name, folder in (("here", tmp_path / "k"), ("there", results)):
+        table = pd.read_csv(folder / "occupancies.csv")
+        mean[name] = table[(table.model == "unrestrained") & (table.state == "B")].set_index("delay")
+    gap = mean["here"]["mean"] - mean["there"]["mean"]
+    assert (gap.abs() < 0.5 * mean["there"]["sd"]).all()  # one model, two times 200 weighted draws
+    assert (tmp_path / "k" / "kinetics.png").is_file()
+    assert not (tmp_path / "k" / "rates.csv").exists()
+    code = run(
+        "kinetics",
+        *files,
+        "--out",
+        tmp_path / "f",
+        "--fix",
+        "B=0.15",
+        "--starts",
+        1,
+        "--draws",
+        60,
+        "--quiet",
+    )
+    assert code == 0
+    table = pd.read_csv(tmp_path / "f" / "occupancies.csv").set_index("state")
+    np.testing.assert_allclose(table.loc["B", ["mean", "low", "high"]].to_numpy(float), 0.15, atol=1e-9)
+    evidence = [json.loads((tmp_path / x / "run.json").read_text())["log_evidence"] for x in "kf"]
+    assert evidence[1] < evidence[0] - 10  # the share falls from 0.22 to zero
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,6 +149,12 @@ def test_by_options_instead_of_a_file(series, tmp_path):
         (["{s}/series.toml", "--scheme", "B -> "], "the arrow after 'B' has no target"),
         (["--dark", "{s}/none.mtz", "--light", "1ms={s}/light_1.mtz", *BOTH, "--scheme", "B -> A"], "no data file"),
         (["--dark", "{s}/dark.mtz", "--light", "1ms={s}/light_1.mtz", "--state", "A={s}/A.pdb"], "Found 1 states"),
+        ([*ONE, *BOTH, "--response", "box=1ms"], "--response is about reactions; give them"),
+        ([*ONE, *BOTH, "--compare", "B -> A"], "--compare is about reactions; give them"),
+        ([*ONE, *BOTH, "--fix", "C=0.2"], "holds shares of B"),
+        ([*ONE, *BOTH, "--fix", "B=1.2"], "at most 1"),
+        ([*ONE, *BOTH, "--move", "B=HEM:3"], "no residue HEM"),
+        ([*ONE, *BOTH, "--move", "B=UNK:far"], "far is no distance"),
     ],
     ids=str,
 )  # fmt: skip
