@@ -5,8 +5,10 @@ sentence and exit code 2; anything unexpected with one sentence and exit code 1,
 """
 
 import importlib
+import math
 import os
 import sys
+from functools import wraps
 from importlib.metadata import version as version_of
 from typing import Annotated
 
@@ -36,6 +38,9 @@ COMMANDS = {
 }
 
 
+LENGTHS = ("dmin", "dmax", "wavelength", "pixel")  # options in Å
+
+
 class _LazyGroup(TyperGroup):
     """Commands known by name and summary until one is called."""
 
@@ -53,7 +58,30 @@ def _load(name: str):
         found = single
     command = typer.main.get_command(found)
     command.name = name
+    _check_numbers(command)
     return command
+
+
+def _check_numbers(command) -> None:
+    """Let a command, and those below it, refuse numbers that mean nothing wherever they stand."""
+    for below in getattr(command, "commands", {}).values():
+        _check_numbers(below)
+    run = command.callback
+
+    @wraps(run)
+    def checked(**values):
+        for name, value in values.items():
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{option} is {value:g}; give a finite number.")
+            if name in LENGTHS and value is not None and value <= 0:
+                raise InputError(f"{option} is {value:g}; it must be above zero, in Å.")
+            if name.endswith("seed") and value is not None and value < 0:
+                raise InputError(f"{option} is {value}; give a whole number of zero or more.")
+        return run(**values)
+
+    if not hasattr(command, "commands"):
+        command.callback = checked
 
 
 app = typer.Typer(

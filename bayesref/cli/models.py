@@ -10,7 +10,7 @@ from rich.syntax import Syntax
 from bayesref import programs
 from bayesref.cli.tables import table
 
-app = typer.Typer(help="List, show and copy the model pages.", no_args_is_help=True)
+app = typer.Typer(help="List, show and copy the model pages.", no_args_is_help=True, add_completion=False)
 Name = Annotated[str, typer.Argument(help="Name of a page, or path of a .py file.", show_default=False)]
 
 

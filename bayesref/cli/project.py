@@ -15,30 +15,35 @@ from bayesref.crystal.atoms import Crystal
 from bayesref.fourier.particles import ParticleImages, fourier_shell_correlation, shell_sum
 from bayesref.fourier.simulate import Simulation, simulate_images
 from bayesref.fourier.transform import to_real
+from bayesref.io.atomic import atomic_path, prepare_output
 from bayesref.io.structure import read_structure
+from bayesref.results.difference_maps import write_map
+from bayesref.results.plots import write_plot
 from bayesref.structure_factors.calculate import structure_factors
 
 
 def project(
     model: Annotated[Path, typer.Argument(help="Model whose density is imaged: PDB or mmCIF, plain or .gz.")],
-    box: Annotated[int, typer.Option(help="Side of the images and of the volume, pixels.")] = 40,
+    box: Annotated[int, typer.Option(min=8, help="Side of the images and of the volume, pixels.")] = 40,
     pixel: Annotated[float, typer.Option(help="Å per pixel.")] = 2.0,
-    images: Annotated[int, typer.Option(help="Number of images.")] = 200,
+    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 200,
     snr: Annotated[
         float, typer.Option(help="Variance of the signal over that of the noise, per pixel.")
     ] = 0.1,
-    draws: Annotated[int, typer.Option(help="Draws of the posterior that are kept.")] = 40,
-    warm: Annotated[int, typer.Option(help="Draws before them.")] = 15,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of the posterior that are kept.")] = 40,
+    warm: Annotated[int, typer.Option(min=0, help="Draws before them.")] = 15,
     seed: Annotated[int, typer.Option(help="Of poses, noise and draws.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("projection"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
     """Simulate images of MODEL in known poses and sample the posterior of its density.
 
     Prints the Fourier shell correlation with the truth, and the one that the posterior expects; writes fsc.png,
     mean.ccp4, sd.ccp4 and posterior.npz (mean and variance of every Fourier coefficient).
     """
-    if box < 8 or not pixel > 0 or images < 1 or not snr > 0 or draws < 2:
-        raise InputError("Give a box of 8 or more, two draws or more, and pixel, images and snr above zero.")
+    if not snr > 0:
+        raise InputError(f"--snr is {snr:g}; it must be above zero.")
+    prepare_output(out, overwrite)
     from bayesref.models.projection import posterior
 
     torch.manual_seed(seed)
@@ -54,7 +59,6 @@ def project(
     typer.echo("shell   d, Å    FSC  expected  |error|²/variance  noise/true")
     for row in table:
         typer.echo("{:5d} {:6.2f} {:6.3f} {:9.3f} {:18.2f} {:11.3f}".format(int(row[0]), *row[1:]))
-    out.mkdir(parents=True, exist_ok=True)
     write_results(out, truth.data, rho, g, sigma2, table, pixel)
     typer.echo(f"Results in {out}: fsc.png, mean.ccp4, sd.ccp4, posterior.npz")
 
@@ -112,25 +116,22 @@ def moments(data: ParticleImages, rho: torch.Tensor) -> tuple[torch.Tensor, torc
 
 def write_results(out: Path, data, rho, g, sigma2, table, pixel) -> None:
     """The maps, the numbers and the plot."""
-    write_map(out / "mean.ccp4", rho.mean(0), pixel)
-    write_map(out / "sd.ccp4", rho.std(0), pixel)
+    write_box(out / "mean.ccp4", rho.mean(0), pixel)
+    write_box(out / "sd.ccp4", rho.std(0), pixel)
     mean, variance = moments(data, rho)
     arrays = {"mean": mean, "variance": variance, "g": g, "sigma2": sigma2, "voxel_shell": data.voxel_shell}
-    np.savez_compressed(
-        out / "posterior.npz", table=np.array(table), **{k: v.numpy() for k, v in arrays.items()}
-    )
+    with atomic_path(out / "posterior.npz") as temporary:
+        np.savez_compressed(temporary, table=np.array(table), **{k: v.numpy() for k, v in arrays.items()})
     plot_fsc(out / "fsc.png", table)
 
 
-def write_map(path: Path, rho: torch.Tensor, pixel: float) -> None:
+def write_box(path: Path, rho: torch.Tensor, pixel: float) -> None:
     """A CCP4 map in P1 with axes x, y, z of the array."""
     side = rho.shape[0] * pixel
-    grid = gemmi.FloatGrid(rho.numpy().astype(np.float32), gemmi.UnitCell(side, side, side, 90, 90, 90))
+    grid = gemmi.FloatGrid(*rho.shape)
+    grid.set_unit_cell(gemmi.UnitCell(side, side, side, 90, 90, 90))
     grid.spacegroup = gemmi.SpaceGroup("P 1")
-    ccp4 = gemmi.Ccp4Map()
-    ccp4.grid = grid
-    ccp4.update_ccp4_header()
-    ccp4.write_ccp4_map(str(path))
+    write_map(grid, rho.numpy(), path)
 
 
 def plot_fsc(path: Path, table: list[tuple]) -> None:
@@ -144,4 +145,4 @@ def plot_fsc(path: Path, table: list[tuple]) -> None:
     axes.plot(s, [row[3] for row in table], "--", label="expected by the posterior")
     axes.set(xlabel="1/d (1/Å)", ylabel="Fourier shell correlation", ylim=(-0.1, 1.05))
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_plot(figure, path)

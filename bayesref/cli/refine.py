@@ -22,7 +22,7 @@ from bayesref.data.merged import MergedData
 from bayesref.io.anomalous_pairs import read_pairs
 from bayesref.io.atomic import prepare_output
 from bayesref.io.merged import check_against, read_merged
-from bayesref.io.structure import read_structure
+from bayesref.io.structure import check_refinable, read_structure
 from bayesref.refinement.posterior import StructurePosterior
 from bayesref.refinement.refine import mean_intensity
 from bayesref.refinement.refine import refine as run
@@ -34,6 +34,7 @@ DATA = partial(typer.Option, rich_help_panel="Data")
 MODEL = partial(typer.Option, rich_help_panel="Model and restraints")
 INFERENCE = partial(typer.Option, rich_help_panel="Refinement")
 OUTPUT = partial(typer.Option, rich_help_panel="Output")
+FEWEST = 50  # reflections: the scale, the solvent and the errors alone have a dozen parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +149,13 @@ def refine(settings: RefineSettings) -> None:
     torch.set_num_threads(settings.threads)
     out = prepare_output(settings.out, settings.overwrite)
     crystal = read_structure(settings.model)
-    check_model(crystal, settings.model)
+    check_refinable(crystal, settings.model)
     spots = read_spots(settings, console) if is_unmerged(settings.data) else None
     data = read_data(settings) if spots is None else spots.reflections(settings.data)
+    if len(data) < FEWEST:
+        raise InputError(
+            f"{settings.data} has {len(data)} reflections, too few to refine against; give all there are."
+        )
     check_against(data, crystal, str(settings.model))
     pairs = None
     if settings.anomalous:
@@ -201,25 +206,6 @@ def friedel_mates(settings: RefineSettings, data: MergedData):
     if is_unmerged(settings.data):
         raise InputError("--anomalous takes merged data; run bayesref merge --anomalous first.")
     return read_pairs(settings.data, data, mean_intensity(data))
-
-
-def check_model(crystal: Crystal, path: Path) -> None:
-    """Raise `InputError` for atoms that cannot be refined: twice the same name, B not above zero."""
-    twice = (
-        {n for n in crystal.name if crystal.name.count(n) > 1}
-        if len(set(crystal.name)) < len(crystal)
-        else set()
-    )
-    if twice:
-        raise InputError(
-            f"{path}: {len(twice)} atoms are there twice, the first is {sorted(twice)[0]}; remove one."
-        )
-    bad = (crystal.B <= 0).nonzero()[:, 0].tolist()
-    if bad:
-        raise InputError(
-            f"{path}: {len(bad)} atoms have a B factor of zero or less, the first is {crystal.name[bad[0]]}; "
-            "give them a positive one, such as the mean."
-        )
 
 
 def read_data(settings: RefineSettings) -> MergedData:

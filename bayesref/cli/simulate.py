@@ -51,7 +51,7 @@ class SimulateSettings:
     sig_mis: Annotated[float, MEASURED(help="SIGI over the true standard deviation.")] = 1.0
 
 
-app = typer.Typer(help="Simulate data with known truth.", no_args_is_help=True)
+app = typer.Typer(help="Simulate data with known truth.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

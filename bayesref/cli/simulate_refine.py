@@ -10,11 +10,10 @@ import numpy as np
 import torch
 import typer
 
-from bayesref._checks import InputError
 from bayesref.cli.command import command_from
 from bayesref.crystal.twin_laws import twin_law
 from bayesref.io.atomic import atomic_path, prepare_output
-from bayesref.io.structure import read_structure, write_structure
+from bayesref.io.structure import check_refinable, read_structure, write_structure
 from bayesref.refinement.refine import isotropic
 from bayesref.refinement.simulate import RefineOptions, simulate_refine
 from bayesref.refinement.twin_simulate import simulate_twin
@@ -54,10 +53,9 @@ def refine(settings: SimulateRefineSettings) -> None:
     Writes data.mtz (I, SIGI, FreeR_flag: 0 is free), truth.pdb, and start.pdb: the truth with every atom shifted, to
     refine and to compare.
     """
-    if not settings.dmin > 0:
-        raise InputError(f"--dmin must be above zero, in Å; it is {settings.dmin:g}.")
-    out = prepare_output(settings.out, settings.overwrite)
     truth = isotropic(read_structure(settings.model))
+    check_refinable(truth, settings.model)
+    out = prepare_output(settings.out, settings.overwrite)
     options = RefineOptions(
         settings.dmin, settings.error, settings.rise, settings.noise, settings.relative, settings.k_sol,
         settings.b_sol, settings.free_fraction, settings.scale,

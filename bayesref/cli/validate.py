@@ -15,7 +15,11 @@ from bayesref.io.result_mtz import ResultTable, read_result
 from bayesref.results import validation_plots as plots
 from bayesref.validation import counts, half_files, spot_files, wilson_b
 
-app = typer.Typer(help="Statistics of merged data, half datasets and predictions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Statistics of merged data, half datasets and predictions.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 app.command()(twinning)
 
 Method = Literal["pearson", "spearman", "weighted"]

@@ -95,14 +95,18 @@ def crystal_from_gemmi(structure: gemmi.Structure, hydrogens: bool = True, charg
         Without atoms, cell or space group, for an unknown element, NaN coordinates or occupancies below zero.
     """
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
-        raise InputError("The structure holds no atoms.")
+        raise InputError("The structure holds no atoms; expected a PDB or mmCIF model.")
     spacegroup = structure.find_spacegroup()
     if spacegroup is None or not structure.cell.is_crystal():
-        raise InputError("The structure lacks a unit cell or a known space group (PDB: CRYST1 record).")
+        raise InputError(
+            "The structure lacks a unit cell or a known space group; add them (PDB: the CRYST1 record)."
+        )
     atoms = [cra for cra in structure[0].all() if hydrogens or not cra.atom.is_hydrogen()]
     unknown = [_name(cra) for cra in atoms if cra.atom.element.atomic_number == 0]
     if unknown:
-        raise InputError(f"{len(unknown)} atoms have no known element, the first is {unknown[0]}.")
+        raise InputError(
+            f"{len(unknown)} atoms have no known element, the first is {unknown[0]}; correct it in the model."
+        )
     numbers = torch.tensor(
         [[*c.atom.pos.tolist(), c.atom.b_iso, c.atom.occ, *c.atom.aniso.elements_pdb()] for c in atoms],
         dtype=torch.float64,
@@ -124,6 +128,8 @@ def crystal_from_gemmi(structure: gemmi.Structure, hydrogens: bool = True, charg
         structure if hydrogens else None,
     )
     check_crystal(crystal)
+    if U is not None:  # the isotropic B beside an ellipsoid is what hydrogens take
+        check_crystal(replace(crystal, B=numbers[:, 3]))
     return crystal
 
 
@@ -168,12 +174,12 @@ def check_crystal(crystal: Crystal) -> None:
             f"{n} scatterers, but xyz {tuple(crystal.xyz.shape)}, B {tuple(crystal.B.shape)}, "
             f"occupancy {tuple(crystal.occupancy.shape)}; each needs (..., {n})."
         )
-    for name in ("xyz", "B", "occupancy"):
-        check_finite(name, getattr(crystal, name))
-    if (crystal.occupancy < 0).any():
-        raise InputError(f"The occupancy of {_first(crystal, crystal.occupancy < 0)} is below zero.")
-    if (crystal.B < 0).any():
-        raise InputError(f"The B factor of {_first(crystal, crystal.B < 0)} is below zero.")
+    for what, x in (("position", crystal.xyz), ("B factor", crystal.B), ("occupancy", crystal.occupancy)):
+        _check_each(
+            crystal, ~torch.isfinite(x.sum(-1) if x is crystal.xyz else x), f"The {what}", "is no number"
+        )
+        if x is not crystal.xyz:
+            _check_each(crystal, x < 0, f"The {what}", "is below zero")
     if crystal.U is not None:
         check_finite("U", crystal.U)
 
@@ -183,8 +189,12 @@ def symmetric(U: torch.Tensor) -> torch.Tensor:
     return U[..., [0, 3, 4, 3, 1, 5, 4, 5, 2]].unflatten(-1, (3, 3))
 
 
-def _first(crystal: Crystal, bad: torch.Tensor) -> str:
-    return crystal.name[int(bad.nonzero()[0, -1])]
+def _check_each(crystal: Crystal, bad: torch.Tensor, what: str, fault: str) -> None:
+    if bad.any():
+        n = int(bad.any(tuple(range(bad.ndim - 1))).sum())
+        others = f", like that of {n - 1} more" if n > 1 else ""
+        name = crystal.name[int(bad.nonzero()[0, -1])]
+        raise InputError(f"{what} of {name} {fault}{others}; correct it in the model.")
 
 
 def _scatterer(atom: gemmi.Atom, charges: bool) -> str:

@@ -15,6 +15,8 @@ from bayesref._checks import InputError
 
 Cell = gemmi.UnitCell | Sequence[float]
 Group = gemmi.SpaceGroup | str | int
+# A ribosome to 1 Å has a tenth of it; ten times as many take minutes to list and more memory than most machines have.
+MOST_REFLECTIONS = 3e7
 
 
 def as_cell(cell: Cell) -> gemmi.UnitCell:
@@ -77,6 +79,22 @@ def check_compatible(cell: gemmi.UnitCell, spacegroup: gemmi.SpaceGroup, eps: fl
                 f"Space group {spacegroup.xhm()} does not fit the unit cell {format_cell(cell)}; "
                 "give a space group of the right crystal system, or the cell in that setting."
             )
+
+
+def check_resolution(cell: gemmi.UnitCell, spacegroup: gemmi.SpaceGroup, dmin: float) -> None:
+    """Raise `InputError` where a limit of resolution makes no reflections, or more than fit into memory.
+
+    Unique reflections to d are about 2π V/(3 d³) over the operators, with Friedel mates as one.
+    """
+    if not dmin > 0:
+        raise InputError(f"The limit of resolution (dmin) is {dmin:g}; it must be above zero, in Å.")
+    n = 2 * np.pi * cell.volume / (3 * dmin**3 * len(spacegroup.operations()))
+    if n > MOST_REFLECTIONS:
+        raise InputError(
+            f"The cell {format_cell(cell)} has about {n:.0e} reflections to {dmin:g} Å; give a larger dmin."
+        )
+    if not len(gemmi.make_miller_array(cell, spacegroup, dmin)):
+        raise InputError(f"No reflection lies within dmin = {dmin:g} Å of this cell; give a smaller dmin.")
 
 
 def mean_cell(

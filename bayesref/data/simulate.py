@@ -21,7 +21,7 @@ import reciprocalspaceship as rs
 
 from bayesref._checks import InputError
 from bayesref.crystal import symmetry
-from bayesref.crystal.lattice import as_cell, as_spacegroup
+from bayesref.crystal.lattice import as_cell, as_spacegroup, check_compatible, check_resolution
 
 BEAM_CENTRE = 1000.0  # pixels
 DETECTOR_RADIUS = 900.0  # pixels from the beam centre to a reflection at dmin
@@ -169,10 +169,10 @@ def measure(hkl, epsilon, centric, dHKL, F, options: MergeOptions, seed: int) ->
 
 def _unique_reflections(o: MergeOptions) -> _Reflections:
     cell, group = as_cell(o.cell), as_spacegroup(o.spacegroup)
+    check_compatible(cell, group)
+    check_resolution(cell, group, o.dmin)
     hkl = rs.utils.generate_reciprocal_asu(cell, group, o.dmin, anomalous=False)
     hkl = hkl[~symmetry.is_absent(hkl, group)]
-    if not len(hkl):
-        raise InputError(f"No reflection lies within dmin = {o.dmin:g} Å of this cell; give a smaller dmin.")
     return _Reflections(
         hkl=hkl,
         epsilon=symmetry.epsilon(hkl, group).astype(float),

@@ -18,7 +18,7 @@ from scipy.stats import special_ortho_group
 
 from bayesref._checks import InputError
 from bayesref.crystal import symmetry
-from bayesref.crystal.lattice import as_cell, as_spacegroup
+from bayesref.crystal.lattice import as_cell, as_spacegroup, check_compatible, check_resolution
 from bayesref.data.simulate import MergeSimulation
 
 BEAM_CENTRE = 1000.0  # pixels
@@ -123,10 +123,10 @@ def simulate_laue(options: LaueOptions | None = None, **changes) -> MergeSimulat
 
 def _crystal(o, cell, group, rng):
     """All reflections of the sphere, (hkl, 3), their amplitudes, and the table of unique ones."""
+    check_compatible(cell, group)
+    check_resolution(cell, group, o.dmin)
     unique = rs.utils.generate_reciprocal_asu(cell, group, o.dmin, anomalous=False)
     unique = unique[~symmetry.is_absent(unique, group)]
-    if not len(unique):
-        raise InputError(f"No reflection lies within dmin = {o.dmin:g} Å of this cell; give a smaller dmin.")
     epsilon, centric = symmetry.epsilon(unique, group).astype(float), symmetry.is_centric(unique, group)
     real, imaginary = rng.normal(size=(2, len(unique)))
     F = np.sqrt(epsilon) * np.abs(np.where(centric, real, (real + 1j * imaginary) / np.sqrt(2)))

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from bayesref._checks import InputError
 from bayesref.crystal import symmetry
-from bayesref.crystal.lattice import as_cell, as_spacegroup
+from bayesref.crystal.lattice import as_cell, as_spacegroup, check_compatible, check_resolution
 
 MOSAIC = 2.5  # X / (mean w): predictions reach to where p is 4 %
 
@@ -159,10 +159,10 @@ def simulate_serial(options: SerialOptions | None = None, **changes) -> SerialSi
         raise InputError(f"Option '{min(unknown)}' is unknown; options are {known}.")
     o = replace(options or SerialOptions(), **changes)
     rng, cell, group = np.random.default_rng(o.seed), as_cell(o.cell), as_spacegroup(o.spacegroup)
+    check_compatible(cell, group)
+    check_resolution(cell, group, o.dmin)
     hkl = rs.utils.generate_reciprocal_asu(cell, group, o.dmin, anomalous=False)
     hkl = hkl[~symmetry.is_absent(hkl, group)]
-    if not len(hkl):
-        raise InputError(f"No reflection lies within dmin = {o.dmin:g} Å of this cell; give a smaller dmin.")
     F = _wilson(hkl, group, rng)
     crystal = _Crystal.of(cell, group, hkl, o)
     n = o.images

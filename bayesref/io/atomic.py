@@ -25,9 +25,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises
     ------
-    InputError : where the file cannot be written, or the disk is full
+    InputError : where the file cannot be written, is no file, or the disk is full
     """
     path = Path(path)
+    # A rename over a device would replace the device itself.
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "no ordinary file"
+        raise InputError(f"{path} is {kind}; give the name of a file to write.")
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         # Created here so that the usual permissions (umask) apply and a clash is impossible.
@@ -41,6 +45,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # gemmi reports a failed write without the system's reason.
         if shutil.disk_usage(path.parent).free < ALMOST_FULL:
             raise output_error(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from e
+        if str(e).startswith("Writing"):
+            raise output_error(path, OSError(errno.EIO, "the file system takes no more")) from e
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -79,7 +85,7 @@ def output_error(path: Path, e: OSError) -> InputError:
     """What the user can do about a failed write."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{path} cannot be written: the disk is full; free some space or write elsewhere.")
-    if e.errno == errno.ENOENT:
+    if e.errno == errno.ENOENT and not path.parent.is_dir():
         return InputError(f"{path} cannot be written: {path.parent} does not exist; make it first.")
     return InputError(f"{path} cannot be written ({e.strerror or e}); choose a place you may write to.")
 

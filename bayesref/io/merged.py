@@ -71,7 +71,12 @@ def read_merged(
     notes, keep = _keep(hkl, v, s, cell, spacegroup, dmin, dmax)
     if not keep.any():
         raise InputError(
-            f"{path}: no reflection is left of {len(keep)} ({'; '.join(notes) or 'all outside the limits'})."
+            f"{path}: no reflection is left of {len(keep)} ({'; '.join(notes) or 'all outside the limits'}); "
+            "check the columns and the limits."
+        )
+    if not (v[keep] > 0).any():
+        raise InputError(
+            f"{path}: no value of {value} is above zero; name the columns of the data with --labels."
         )
     asu, row = reciprocal_asu(hkl[keep], cell, spacegroup)
     if len(asu) != keep.sum():
@@ -142,14 +147,18 @@ def check_against(data: MergedData, crystal, model: str) -> None:
 
 
 def _read(path: Path) -> gemmi.Mtz:
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; give merged data, an MTZ or a structure-factor mmCIF.")
     if not path.is_file():
-        raise InputError(f"There is no data file {path}.")
+        raise InputError(f"There is no data file {path}; check the name.")
     try:
         if path.suffix.lower() in (".cif", ".ent", ".gz") or path.name.lower().endswith("-sf.cif"):
             return _from_cif(path)
         mtz = gemmi.read_mtz_file(str(path))
-    except (RuntimeError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is neither an MTZ nor a structure-factor mmCIF: {error}") from error
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
+        raise InputError(
+            f"{path} is neither an MTZ nor a structure-factor mmCIF, or not whole ({error}); fetch or write it again."
+        ) from error
     if mtz.batches or "M/ISYM" in mtz.column_labels():
         raise InputError(f"{path} is unmerged; merge it first with bayesref merge.")
     return mtz

@@ -13,6 +13,7 @@ import torch
 
 from bayesref.crystal.asu import reciprocal_asu
 from bayesref.crystal.atoms import Crystal
+from bayesref.crystal.lattice import check_resolution
 from bayesref.data.merged import MergedData
 from bayesref.structure_factors.calculate import structure_factors
 from bayesref.structure_factors.scale import add_solvent
@@ -49,6 +50,7 @@ class RefineOptions:
 def simulate_refine(crystal: Crystal, options: RefineOptions = RefineOptions(), seed: int = 0) -> MergedData:
     """Intensities that this crystal would give, MergedData of kind "I" with a free set."""
     g = torch.Generator().manual_seed(seed)
+    check_resolution(crystal.cell, crystal.spacegroup, options.dmin)
     hkl = torch.tensor(
         gemmi.make_miller_array(crystal.cell, crystal.spacegroup, options.dmin), dtype=torch.int64
     )

@@ -10,6 +10,7 @@ import gemmi
 import torch
 
 from bayesref.crystal.asu import reciprocal_asu
+from bayesref.crystal.lattice import check_resolution
 from bayesref.data.merged import MergedData
 from bayesref.data.series import TimeSeries
 from bayesref.data.simulate import MergeOptions, measure
@@ -53,6 +54,7 @@ def simulate_series(crystals: dict, occupancy, t, options: SeriesOptions = Serie
     """
     g = torch.Generator().manual_seed(seed)
     first = next(iter(crystals.values()))
+    check_resolution(first.cell, first.spacegroup, options.dmin)
     hkl = torch.tensor(gemmi.make_miller_array(first.cell, first.spacegroup, options.dmin), dtype=torch.int64)
     asu, _ = reciprocal_asu(hkl, first.cell, first.spacegroup)
     F = torch.stack([_model(c, asu, options) for c in crystals.values()], 1)  # (hkl, state)

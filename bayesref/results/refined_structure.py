@@ -26,9 +26,11 @@ def write_model(posterior, path: str | Path) -> None:
         if Path(path).suffix == ".cif":
             document = structure.make_mmcif_document()
             _add_esd(document.sole_block(), posterior)
-            document.write_file(str(temporary))
+            temporary.write_text(
+                document.as_string()
+            )  # gemmi's own writers say nothing where the disk is full
         else:
-            structure.write_pdb(str(temporary))
+            temporary.write_text(structure.make_pdb_string())
 
 
 def _add_esd(block, posterior) -> None:
@@ -91,7 +93,7 @@ def write_ensemble(posterior, path: str | Path, n: int, seed: int = 0) -> None:
         model.num = i + 1
         out.add_model(model)
     with atomic_path(path) as temporary:
-        out.make_mmcif_document().write_file(str(temporary))
+        temporary.write_text(out.make_mmcif_document().as_string())
 
 
 def posterior_draws(posterior, n: int, seed: int = 0):

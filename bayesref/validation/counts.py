@@ -13,6 +13,7 @@ import gemmi
 import numpy as np
 import pandas as pd
 
+from bayesref.crystal.lattice import check_resolution
 from bayesref.crystal.symmetry import is_centric
 from bayesref.io.result_mtz import ResultTable
 from bayesref.validation.merging import bin_of, by_bin, resolution_bins
@@ -23,6 +24,8 @@ def possible_reflections(table: ResultTable, dmax: float | None = None, dmin: fl
     d = table.data["d"]
     # A hair of room at both ends, so that rounding does not lose the outermost reflections.
     low, high = (d.min() - 1e-5 if dmin is None else dmin), (d.max() + 1e-4 if dmax is None else dmax)
+    if dmin is not None:
+        check_resolution(table.cell, table.spacegroup, dmin)
     hkl = gemmi.make_miller_array(table.cell, table.spacegroup, low, high, unique=True)
     return hkl, np.asarray(table.cell.calculate_d_array(hkl))
 

@@ -127,12 +127,14 @@ def first_atom(replace_in):
         (without_cell, "unit cell"),
         (first_atom(lambda a: a + "\n" + a), "there twice"),
         (first_atom(lambda a: a[:60] + "  0.00" + a[66:]), "B factor of zero or less"),
+        (first_atom(lambda a: a[:54] + "  3.00" + a[60:]), "an occupancy above 1"),
+        (first_atom(lambda a: a[:30] + "     NaN" + a[38:]), "is no number; correct it in the model"),
         (first_atom(lambda a: a[:76] + " X" + a[78:]), "no known element"),
         (lambda t: t.replace("XAL", "QQQ"), "No restraints are known for QQQ"),
         (lambda t: t.replace("   20.000   22.000", "   20.000   25.000"), "The cell of"),
         (lambda t: t.replace("P 21 21 21", "P 2 2 2   "), "The space group of"),
     ],
-    ids=["empty", "no cell", "twice", "B", "element", "residue", "cell", "space group"],
+    ids=["empty", "no cell", "twice", "B", "occupancy", "NaN", "element", "residue", "cell", "space group"],
 )
 def test_models_that_cannot_be_refined(tmp_path, inputs, capsys, change, message):
     model = edit_model(tmp_path, inputs, change)
@@ -141,6 +143,24 @@ def test_models_that_cannot_be_refined(tmp_path, inputs, capsys, change, message
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:3], "has 3 reflections, too few"),
+        (lambda x: np.where(np.arange(6) == 3, -abs(x), x), "no value of I is above zero"),
+        (lambda x: x * [1, 1, 1, np.nan, 1, 1], "no reflection is left"),
+    ],
+    ids=["three", "negative", "NaN"],
+)
+def test_data_that_say_nothing(tmp_path, inputs, capsys, change, message):
+    mtz = gemmi.read_mtz_file(str(inputs / "data.mtz"))
+    mtz.set_data(change(np.array(mtz.array)).astype(np.float32))
+    mtz.write_to_file(str(tmp_path / "data.mtz"))
+    files = (inputs / "model.pdb", tmp_path / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert run("refine", *files, "--out", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
 
 
 def test_results_are_not_overwritten_unasked(inputs, results, capsys):

@@ -112,7 +112,7 @@ def test_bad_numbers_name_the_atom(pdb):
     crystal = read_structure(pdb)
     with pytest.raises(InputError, match="occupancy of A/GLY 1/N"):
         check_crystal(replace(crystal, occupancy=-crystal.occupancy))
-    with pytest.raises(InputError, match="xyz holds"):
+    with pytest.raises(InputError, match="position of A/GLY 1/N is no number, like that of"):
         check_crystal(replace(crystal, xyz=crystal.xyz * float("nan")))
     with pytest.raises(InputError, match="each needs"):
         check_crystal(replace(crystal, B=crystal.B[:2]))

@@ -48,6 +48,15 @@ def test_failed_writes_are_explained(tmp_path, monkeypatch):
     assert "choose a place you may write to" in str(output_error(tmp_path, OSError(errno.EROFS, "read-only")))
 
 
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("folder", "a directory"), ("pipe", "no ordinary file")):
+        with pytest.raises(InputError, match=f"{name} is {kind}"), atomic_path(tmp_path / name):
+            pytest.fail("nothing may be written")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_prepare_output(tmp_path):
     new = prepare_output(tmp_path / "deep" / "results")
     assert new.is_dir()

@@ -50,9 +50,11 @@ def test_solvent_changes_low_resolution_only(data_dir, tmp_path):
     [
         (["none.pdb", "-d", 2], "no model file"),
         (["1dur/1dur.pdb", "-d", 0], "above zero"),
-        (["1dur/1dur.pdb", "-d", 500], "no reflections"),
-        (["1dur/1dur.pdb", "-d", 4, "--table", "x"], "Unknown form-factor table"),
-        (["1dur/1dur.pdb", "-d", 4, "-o", "/nowhere/x.mtz"], "Cannot write"),
+        (["1dur/1dur.pdb", "-d", 500], "No reflection lies within"),
+        (["1dur/1dur.pdb", "-d", 0.01], "give a larger dmin"),
+        (["1dur/1dur.pdb", "-d", 4, "--k-sol", 0.4], "add --solvent"),
+        (["1dur/1dur.pdb", "-d", 4, "-o", "/nowhere/x.mtz"], "cannot be written"),
+        (["1dur/1dur.pdb", "-d", 4, "-o", __file__], "is there already"),
     ],
 )
 def test_mistakes_are_explained(data_dir, arguments, message):

@@ -1,0 +1,86 @@
+"""Mistakes that every command knows: numbers that mean nothing, files that are there, a full disk."""
+
+import errno
+import os
+
+import pytest
+
+from bayesref._checks import InputError
+from bayesref.cli.app import main
+from bayesref.io.atomic import atomic_path
+from bayesref.io.structure import read_structure, write_structure
+
+PDB = """\
+CRYST1   20.000   22.000   24.000  90.00  90.00  90.00 P 21 21 21
+ATOM      1  N   GLY A   1       4.000   5.000   6.000  1.00 10.00           N
+ATOM      2  CA  GLY A   1       5.400   5.000   6.000  1.00 10.00           C
+END
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "model.pdb").write_text(PDB)
+    return tmp_path / "model.pdb"
+
+
+def failure(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("merge", "x.mtz", "--out", "o", "--dmin", "nan"), "--dmin is nan; give a finite number"),
+        (("merge", "x.mtz", "--out", "o", "--tolerance", "inf"), "--tolerance is inf"),
+        (("validate", "completeness", "x.mtz", "--dmin", "-1"), "--dmin is -1; it must be above zero, in Å"),
+        (("simulate", "merge", "--out", "o", "--seed", "-1"), "--seed is -1; give a whole number"),
+        (("sf", "x.pdb", "--dmin", "0"), "--dmin is 0; it must be above zero"),
+    ],
+)
+def test_numbers_that_mean_nothing(capsys, arguments, message):
+    assert message in failure(capsys, *arguments)
+
+
+def test_simulated_crystals_must_be_possible(tmp_path, capsys):
+    command = ("simulate", "merge", "--out", tmp_path / "out")
+    assert "does not fit the unit cell" in failure(capsys, *command, "--spacegroup", "P 61")
+    assert "give a larger dmin" in failure(capsys, *command, "--dmin", 0.01)
+    assert "No reflection lies within" in failure(capsys, *command, "--dmin", 100)
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(model, tmp_path, capsys):
+    assert "--overwrite" in failure(capsys, "sf", model, "--dmin", 3, "--out", model)
+    assert model.read_text() == PDB
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "fsc.png").touch()
+    assert "--overwrite" in failure(capsys, "project", model, "--out", tmp_path / "old")
+
+
+@pytest.mark.parametrize("content", ["", "data_x\n", "nothing\n"])
+@pytest.mark.parametrize("name", ["model.pdb", "model.cif"])
+def test_files_that_hold_no_model(tmp_path, capsys, name, content):
+    (tmp_path / name).write_text(content)
+    error = failure(capsys, "sf", tmp_path / name, "--dmin", 3, "--out", tmp_path / "f.mtz")
+    assert str(tmp_path / name) in error
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_noticed_where_gemmi_says_nothing(model, tmp_path):
+    crystal = read_structure(model)
+    for name in ("full.pdb", "full.cif"):
+        (tmp_path / name).symlink_to("/dev/full")
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            write_structure(crystal, tmp_path / name)
+
+
+def test_a_write_that_gemmi_gives_up_is_explained(tmp_path):
+    with pytest.raises(InputError, match="takes no more"), atomic_path(tmp_path / "no.mtz"):
+        raise RuntimeError("Writing MTZ file failed: no.mtz")
+    assert os.listdir(tmp_path) == []
