@@ -8,6 +8,7 @@
 A crystal of 100 atoms in P 2₁2₁2₁, 358 reflections to 2.8 Å, six delays, dark model with R 0.24, light reaching 10 to
 30 %; every series has another crystal, other states and other rates. The point estimate that is compared is what is
 usually done: occupancies of each delay by weighted least squares of ΔF_obs against ΔF_calc, then a curve through them.
+kinetics_torchref.py gives the same series to torchref.
 """
 
 import argparse
@@ -35,7 +36,7 @@ CELL = (20.0, 23.0, 26.0)
 
 
 def simulated(seed: int, scheme: str, rates: dict, activation: float, noise: float = 0.05):
-    """Series, states in the order of the scheme, kinetics, true occupancies, and the crystals."""
+    """Series, states, kinetics, true occupancies in the order of the scheme, and {state: Crystal}."""
     kinetics = br.Kinetics(scheme, ground="A", start="B")
     names = ["A", *(s for s in ("B", "C") if s in kinetics.occupied)]
     dark = toy_crystal(n=100, cell=CELL, seed=seed)
@@ -49,7 +50,7 @@ def simulated(seed: int, scheme: str, rates: dict, activation: float, noise: flo
     series, dark_data = simulate_series(
         crystals, o[:, order], t, SeriesOptions(dmin=2.8, noise=noise), seed=seed
     )
-    return series, fit_states(crystals, dark_data, refine.model), kinetics, o
+    return series, fit_states(crystals, dark_data, refine.model), kinetics, o, crystals
 
 
 def ordered(states, kinetics):
@@ -58,8 +59,8 @@ def ordered(states, kinetics):
     return replace(states, names=kinetics.occupied, d=states.d[:, rows])
 
 
-def point_estimate(series, states, kinetics):
-    """log rates, their standard errors, by least squares on differences and a curve through the occupancies."""
+def least_squares(series, states, kinetics):
+    """Occupancies (time, state but the dark one) and their covariances, of each delay by itself."""
     change = (states.d.real).numpy()  # of amplitudes, along the dark phase
     ground = kinetics.occupied.index("A")
     columns = [j for j in range(change.shape[1]) if j != ground]
@@ -75,7 +76,12 @@ def point_estimate(series, states, kinetics):
         r = y / sigma - X @ o
         found.append(o)
         covariance.append(np.linalg.inv(XtX) * (r @ r) / (len(y) - len(o)))
-    found = np.array(found)
+    return np.array(found), np.array(covariance)
+
+
+def curve(found, covariance, series, kinetics):
+    """log rates and their standard errors, by a curve through occupancies that have these covariances."""
+    columns = [j for j in range(len(kinetics.occupied)) if j != kinetics.occupied.index("A")]
     roots = [np.linalg.cholesky(np.linalg.inv(c)) for c in covariance]
 
     def residual(x):
@@ -96,22 +102,28 @@ def point_estimate(series, states, kinetics):
     return best.x[:n], np.sqrt(np.maximum(np.diag(C)[:n], 1e-12))
 
 
-def calibration(n: int) -> None:
-    """Coverage of 90 % intervals; root mean square error and log score of log rates, beside the point estimate."""
-    rows, g = [], np.random.default_rng(7)
+def cases(n: int):
+    """(seed, scheme, rates, activation) of the series of `calibration`."""
+    g = np.random.default_rng(7)
     for seed in range(n):
         three = seed % 2 == 0
         scheme = "B -> C, C -> A" if three else "B -> A"
         rates = {"B->C": 10 ** g.uniform(3, 4), "C->A": 10 ** g.uniform(1.3, 2.5)} if three else {
             "B->A": 10 ** g.uniform(2, 4)
         }  # fmt: skip
-        activation = g.uniform(0.1, 0.3)
-        series, states, kinetics, truth = simulated(seed, scheme, rates, activation)
+        yield seed, scheme, rates, g.uniform(0.1, 0.3)
+
+
+def calibration(n: int) -> None:
+    """Coverage of 90 % intervals; root mean square error and log score of log rates, beside the point estimate."""
+    rows = []
+    for seed, scheme, rates, activation in cases(n):
+        series, states, kinetics, truth, _ = simulated(seed, scheme, rates, activation)
         begin = time.process_time()
         states = ordered(states, kinetics)
         p = fit_small(kinetic.model, (series, states, kinetics), n_starts=2, n_draws=400, seed=seed)
         cost = time.process_time() - begin
-        x, sd = point_estimate(series, states, kinetics)
+        x, sd = curve(*least_squares(series, states, kinetics), series, kinetics)
         for j, (name, true) in enumerate(rates.items()):
             log_k = p.sites[f"k {name}"].log().numpy()
             low, high = interval(log_k)
@@ -155,7 +167,7 @@ def schemes(n: int) -> None:
     rows, g = [], np.random.default_rng(11)
     for seed in range(n):
         rates = {"B->C": 10 ** g.uniform(3, 4), "C->A": 10 ** g.uniform(1.5, 2.3)}
-        series, states, _, _ = simulated(500 + seed, candidates[0], rates, g.uniform(0.15, 0.3), 0.03)
+        series, states, *_ = simulated(500 + seed, candidates[0], rates, g.uniform(0.15, 0.3), 0.03)
         loo = {}
         for text in candidates:
             k = br.Kinetics(text, ground="A", start="B")
@@ -228,6 +240,12 @@ def chi_square(ranks, n: int) -> float:
     """p of ranks 0 ... n - 1 in ten bins against uniform."""
     counts = np.histogram(ranks, bins=10, range=(-0.5, n - 0.5))[0]
     return float(scipy.stats.chisquare(counts).pvalue)
+
+
+def read(name: str):
+    """What `save` kept, or nothing."""
+    path = WORK / f"kinetics_{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def save(name: str, rows) -> None:
