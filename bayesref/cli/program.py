@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -42,6 +42,15 @@ TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     ),
 }
 NEED_METADATA = ("additive", "neural")
+FEWEST = 10  # spots: the scale and the error model alone have as many parameters
+# Options that only change what another one asks for: those of the first that they need one of.
+IDLE: tuple[tuple[tuple[str, ...], str, Callable[[MergeSettings], Any]], ...] = (
+    (("n_frequencies",), "--positional-keys", lambda s: s.positional_keys),
+    (("polarised", "beam_centre"), "--scale with polarisation", lambda s: "polarisation" in s.scale),
+    (("network_width", "network_depth"), "--scale with neural", lambda s: "neural" in s.scale),
+    (("refit",), "--half-datasets", lambda s: s.half_datasets),
+    (("free_seed",), "--free-fraction or --free-flags", lambda s: s.free_fraction or s.free_flags),
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,11 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     ------
     InputError : an unknown page, term or site, or a value out of range
     """
+    refuse_idle(settings)
+    if len(obs) < FEWEST:
+        raise InputError(
+            f"{', '.join(obs.files)}: {len(obs)} spots are too few to merge; give all there are."
+        )
     prior = related_prior(settings) or amplitude_prior(settings, obs)
     page = laue_page(prior.page, obs)
     model = prior.bind(programs.load(page))
@@ -99,6 +113,17 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     scale, notes = build_scale(settings, obs)
     notes = laue_notes(obs) + prior.notes + notes
     return Program(model, scale, fixed_sites(settings, model, obs, scale), notes, prior.report)
+
+
+def refuse_idle(settings: MergeSettings) -> None:
+    """Raise `InputError` for an option that would change nothing."""
+    usual = {f.name: f.default for f in fields(settings)}
+    for names, needed, given in IDLE:
+        for name in names:
+            if getattr(settings, name) != usual[name] and not given(settings):
+                raise InputError(
+                    f"--{name.replace('_', '-')} changes nothing without {needed}; add that or leave it out."
+                )
 
 
 def laue_page(page: str, obs: Observations) -> str:
@@ -136,7 +161,15 @@ def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tupl
 
 def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.Tensor]:
     """Values of --studentt-dof, --no-blanks, --double-wilson-r and --fix, by site."""
-    asked = dict(_split_fix(text) for text in settings.fix or ()) | held_correlations(settings)
+    pairs = [_split_fix(text) for text in settings.fix or ()]
+    asked = dict(pairs) | held_correlations(settings)
+    names = [name for name, _ in pairs]
+    names += ["nu"] * (settings.studentt_dof is not None) + ["blank_odds"] * settings.no_blanks
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise InputError(
+            f"{twice[0]} is held twice (--fix, --studentt-dof and --no-blanks hold nu and blank_odds); leave one out."
+        )
     if settings.studentt_dof is not None:
         if settings.studentt_dof <= 2:
             raise InputError(
@@ -149,10 +182,10 @@ def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.T
         return {}
     sites = Latents(model, (obs, scale)).sites
     # A site with a number for each dataset is held at one value for all of them.
-    numbers = [k for k, s in sites.items() if s.start.numel() in (1, obs.asu.n_dataset)]
+    known = [k for k, s in sites.items() if s.start.numel() in (1, obs.asu.n_dataset)]
     for name, value in asked.items():
-        if name not in numbers:
-            raise InputError(_unknown("number", name, numbers, "the model"))
+        if name not in known:
+            raise InputError(_unknown("number", name, known, "--fix: the model"))
         _check_value(name, value, sites[name].transform)
     return {k: torch.full(sites[k].shape, v, dtype=torch.float64) for k, v in asked.items()}
 

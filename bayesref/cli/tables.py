@@ -56,23 +56,34 @@ def scale_table(scale: Scale, posterior: Posterior) -> Table:
     return t
 
 
-TITLES = {"data": "Data", "halves": "Half datasets", "spots": "Spots, observed against expected"}
+TITLES = {
+    "data": "Data",
+    "halves": "Half datasets",
+    "spots": "Spots, observed against expected",
+    "overlaps": "Overlapped spots, observed against expected",
+}
 
 
 def statistics_table(name: str, statistics) -> Table:
     """A table by resolution, as `validation` makes it; its last row is for all."""
     kind, _, dataset = name.partition("_")
-    title = TITLES[kind] + (f", dataset {dataset}" if dataset else "")
+    return resolution_table(TITLES[kind] + (f", dataset {dataset}" if dataset else ""), statistics)
+
+
+def resolution_table(title: str | None, statistics) -> Table:
+    """A row for each bin, with its limits (columns dmax, dmin), and a last one for all."""
     columns = [c for c in statistics.columns if c not in ("dmax", "dmin")]
     t = table(title, "d (Å)", *columns)
+    counts = {c for c in columns if (statistics[c].dropna() % 1 == 0).all() and statistics[c].max() > 1}
     for i, row in enumerate(statistics.to_dict("records")):
         last = i == len(statistics) - 1
         label = "all" if last else f"{row['dmax']:.2f} - {row['dmin']:.2f}"
-        t.add_row(label, *(_number(row[c]) for c in columns), style="bold" if last else None)
+        t.add_row(label, *(number(row[c], c in counts) for c in columns), style="bold" if last else None)
     return t
 
 
-def _number(x: float) -> str:
+def number(x: float, count: bool = False) -> str:
+    """A number for a table: a count, or to three decimals; - for none."""
     if x != x:
         return "-"
-    return f"{x:,.0f}" if x == int(x) and abs(x) > 1 else f"{x:.3f}"
+    return f"{x:,.0f}" if count or isinstance(x, int) else f"{x:.3f}"

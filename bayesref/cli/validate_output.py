@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from bayesref.cli.tables import _number, table
+from bayesref.cli.tables import number, resolution_table, table
 from bayesref.io.atomic import atomic_path
 from bayesref.results.plots import write_plot
 from bayesref.results.validation_plots import resolution_plot
@@ -18,13 +18,7 @@ WIDTH = 110  # of tables, so that names of columns are not cut where the termina
 def print_tables(title: str, tables: Mapping[str, pd.DataFrame]) -> None:
     """Tables by resolution, whose last row is for all."""
     for name, t in short_names(tables).items():
-        columns = [c for c in t if c not in ("dmax", "dmin")]
-        shown = table(None, "d (Å)", *columns)
-        for i, row in enumerate(t.to_dict("records")):
-            last = i == len(t) - 1
-            label = "all" if last else f"{row['dmax']:.2f} - {row['dmin']:.2f}"
-            shown.add_row(label, *(_text(row[c]) for c in columns), style="bold" if last else None)
-        _print(f"{title}: {name}", shown)
+        _print(f"{title}: {name}", resolution_table(None, t))
 
 
 def _print(title, shown) -> None:
@@ -35,16 +29,12 @@ def _print(title, shown) -> None:
     console.print(shown, "")
 
 
-def _text(x) -> str:
-    return f"{x:,}" if isinstance(x, int) else _number(x)
-
-
 def print_rows(title: str, rows: pd.DataFrame) -> None:
     """Any table whose first column is text or a number that names the row."""
     shown = table(None, *map(str, rows.columns))
     for row in rows.to_dict("records"):
         first, *others = row.values()
-        shown.add_row(str(first), *(_text(x) for x in others))
+        shown.add_row(str(first), *(number(x) for x in others))
     _print(title, shown)
 
 

@@ -127,13 +127,14 @@ def metadata_matrix(
 ) -> tuple[torch.Tensor, MetadataTransform]:
     """Standardised (and encoded) metadata of spots, and the transform that made it.
 
-    Parameters and errors are those of `fit_transform`.
+    Parameters and errors are those of `fit_transform`; a key named twice counts once.
 
     Returns
     -------
     metadata : (spot, column) float64
     transform : MetadataTransform, its `columns` name the columns
     """
+    keys, positional_keys = (tuple(dict.fromkeys(k)) for k in (keys, positional_keys))
     transform = fit_transform(table, keys, positional_keys, n_frequencies)
     return transform(table), transform
 

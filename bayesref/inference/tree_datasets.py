@@ -18,6 +18,7 @@ import torch
 from bayesref._checks import InputError
 from bayesref.crystal import symmetry
 from bayesref.crystal.asu import ReciprocalASU
+from bayesref.crystal.lattice import format_cell
 from bayesref.data.observations import Observations
 
 ROOTS = ("none", "-", "")
@@ -311,7 +312,9 @@ def _operator(text: str, k: int, spacegroup: gemmi.SpaceGroup, cell: gemmi.UnitC
     )
     before, after = (1 / np.asarray(cell.calculate_d_array(symmetry.as_hkl(x))) ** 2 for x in (h, h @ R))
     if not np.allclose(before, after, rtol=2 * CELL_TOLERANCE):
-        raise InputError(f"{what} changes the lengths of the cell {cell}; give one that keeps them.")
+        raise InputError(
+            f"{what} changes the lengths of the cell {format_cell(cell)}; give one that keeps them."
+        )
     group = {tuple(np.ravel(np.array(op.rot) // gemmi.Op.DEN)) for op in spacegroup.operations().sym_ops}
     group |= {tuple(-np.array(x)) for x in group}
     inverse = np.rint(np.linalg.inv(R)).astype(np.int64)

@@ -66,9 +66,9 @@ def read_crystfel(
     ------
     InputError : no crystal was indexed, or the stream is damaged
     """
-    intensity = require_column(path, COLUMNS, intensity_key or "I", "intensities", "intensity_key")
-    sigma = require_column(path, COLUMNS, sigma_key or "SigI", "standard deviations", "sigma_key")
-    image_name = require_column(path, COLUMNS, image_key or "BATCH", "images", "image_key")
+    intensity = require_column(path, COLUMNS, intensity_key or "I", "intensities", "--intensity-key")
+    sigma = require_column(path, COLUMNS, sigma_key or "SigI", "standard deviations", "--sigma-key")
+    image_name = require_column(path, COLUMNS, image_key or "BATCH", "images", "--image-key")
     hkl, values, crystals = _read(path)
     columns = {n: values[:, i] for i, n in enumerate([*KEPT, *COMPUTED])}
     n_spot = [n for n, _, _, _ in crystals]

@@ -64,7 +64,7 @@ def read_dials(
     correction = _correction(table, intensity, is_scan)
     image = _image(table, is_scan)
     if image_key is not None:
-        image = np.floor(table[require_column(path, names, image_key, "images", "image_key")]).astype(int)
+        image = np.floor(table[require_column(path, names, image_key, "images", "--image-key")]).astype(int)
     hkl = np.stack([table[f"miller_index.{i}"] for i in range(3)], axis=1)
     return SpotTable(
         name=str(path),
@@ -114,10 +114,10 @@ def _intensity(path: Path, table, key: str | None, sigma_key: str | None) -> tup
         key = next(
             (n for n in ("intensity.prf.value", "intensity.sum.value") if n in table), "intensity.sum.value"
         )
-    require_column(path, names, key, "intensities (was it integrated?)", "intensity_key")
+    require_column(path, names, key, "intensities (was it integrated?)", "--intensity-key")
     if sigma_key is not None:
-        return key, table[require_column(path, names, sigma_key, "standard deviations", "sigma_key")]
-    variance = require_column(path, names, key.replace("value", "variance"), "variances", "sigma_key")
+        return key, table[require_column(path, names, sigma_key, "standard deviations", "--sigma-key")]
+    variance = require_column(path, names, key.replace("value", "variance"), "variances", "--sigma-key")
     # A variance that is not positive becomes a sigma that is not: it will be counted and left out.
     return key, np.sign(table[variance]) * np.sqrt(np.abs(table[variance]))
 

@@ -40,6 +40,9 @@ def read_tables(files: str | Path | Sequence[str | Path], **keys: str | None) ->
         raise InputError(f"No file was given; expected unmerged intensities ({KNOWN}).")
     for path in paths:
         check_file(path)
+    twice = [p for i, p in enumerate(paths) if any(p.samefile(q) for q in paths[:i])]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice, and would count twice; leave one out.")
     experiments = [p for p in paths if p.suffix == ".expt"]
     paths = [p for p in paths if p.suffix != ".expt"]
     if not paths:

@@ -62,7 +62,7 @@ def wavelength_band(table: SpotTable, key: str | None = None) -> Band | None:
         if not named or _spread(table, named[0]) <= POLYCHROMATIC:
             return None
         key = named[0]
-    require_column(table.name, list(table.columns), key, "wavelengths", "wavelength_key")
+    require_column(table.name, list(table.columns), key, "wavelengths", "--wavelength-key")
     wavelength = _positive(table, key)
     if not np.isfinite(wavelength).any():
         raise InputError(f"{table.name}: column '{key}' has no wavelength above zero; name another column.")
@@ -144,7 +144,7 @@ def band_of(bands: list[Band | None], asked: tuple[float, float] | str, names: l
         if band is None:
             raise InputError(
                 f"{name} has no column of wavelengths that vary on an image, so a range of wavelengths means nothing; "
-                "leave it out, or name the column with wavelength_key."
+                "leave it out, or name the column with --wavelength-key."
             )
         result.append(band if isinstance(asked, str) else Band(band.key, *asked))
     return result
@@ -173,7 +173,7 @@ def expand(
 
     Raises
     ------
-    InputError : no ray has an order within the band
+    InputError : most rays have no order within the band
     """
     wavelength = _positive(table, band.key)
     rows = np.flatnonzero(keep & np.isfinite(wavelength))
@@ -191,11 +191,11 @@ def expand(
     ray, order, hkl = ray[there], order[there], hkl[there]
     used, ray_id = np.unique(ray, return_inverse=True)
     left_out["no order in the beam"] = len(rows) - len(used)
-    if not len(used):
+    if 2 * len(used) < len(rows) or not len(used):
         raise InputError(
-            f"{table.name}: no spot has an order between {band.low:.4g} and {band.high:.4g} Å at {limit:.3g} Å "
-            f"resolution; its wavelengths run from {np.nanmin(wavelength):.4g} to {np.nanmax(wavelength):.4g} Å: "
-            "give a range that holds them."
+            f"{table.name}: only {len(used):,} of {len(rows):,} spots have an order between {band.low:.4g} and "
+            f"{band.high:.4g} Å at {limit:.3g} Å resolution; its wavelengths run from {np.nanmin(wavelength):.4g} to "
+            f"{np.nanmax(wavelength):.4g} Å: give a range that holds them."
         )
     take = rows[ray]
     columns = {k: np.asarray(x)[take] for k, x in table.columns.items()}

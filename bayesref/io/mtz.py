@@ -100,24 +100,30 @@ def check_unmerged(path: Path, mtz: gemmi.Mtz, image_key: str | None = None) -> 
 
 def _intensity(path: Path, mtz: gemmi.Mtz, key: str | None) -> str:
     if key is not None:
-        return require_column(path, mtz.column_labels(), key, "intensities", "intensity_key")
+        require_column(path, mtz.column_labels(), key, "intensities", "--intensity-key")
+        if mtz.column_with_label(key).type == "Q":
+            raise InputError(
+                f"{path}: column '{key}' holds standard deviations (MTZ type Q), not intensities; name another "
+                "with --intensity-key."
+            )
+        return key
     labels = [c.label for c in mtz.columns_with_type("J")]
     if not labels:
         raise InputError(
             f"{path} has no intensity column (MTZ type J); its columns are {', '.join(mtz.column_labels())}: "
-            "name one with intensity_key."
+            "name one with --intensity-key."
         )
     return "I" if "I" in labels else labels[0]
 
 
 def _sigma(path: Path, mtz: gemmi.Mtz, intensity: str, key: str | None) -> str:
     if key is not None:
-        return require_column(path, mtz.column_labels(), key, "standard deviations", "sigma_key")
+        return require_column(path, mtz.column_labels(), key, "standard deviations", "--sigma-key")
     labels = [c.label for c in mtz.columns_with_type("Q")]
     if not labels:
         raise InputError(
             f"{path} has no column of standard deviations (MTZ type Q); its columns are "
-            f"{', '.join(mtz.column_labels())}: name one with sigma_key."
+            f"{', '.join(mtz.column_labels())}: name one with --sigma-key."
         )
     same_name = [x for x in labels if x.upper() == f"SIG{intensity}".upper()]
     return (same_name or labels)[0]
@@ -125,12 +131,12 @@ def _sigma(path: Path, mtz: gemmi.Mtz, intensity: str, key: str | None) -> str:
 
 def _image(path: Path, mtz: gemmi.Mtz, key: str | None) -> str:
     if key is not None:
-        return require_column(path, mtz.column_labels(), key, "images", "image_key")
+        return require_column(path, mtz.column_labels(), key, "images", "--image-key")
     labels = [c.label for c in mtz.columns_with_type("B")]
     if not labels:
         raise InputError(
             f"{path} has no image column (MTZ type B); its columns are {', '.join(mtz.column_labels())}: "
-            "name the one that numbers the images with image_key."
+            "name the one that numbers the images with --image-key."
         )
     return labels[0]
 

@@ -53,7 +53,7 @@ def select(
 
     Raises
     ------
-    InputError : no row is left, or no sigma is above zero
+    InputError : no row is left, or no sigma or no intensity is above zero
     """
     keep = np.ones(len(table), dtype=bool)
     left_out = {}
@@ -66,6 +66,8 @@ def select(
         keep &= ~bad
     if not keep.any():
         raise InputError(_nothing_left(table, left_out))
+    if not (table.I[keep] > 0).any():
+        raise InputError(f"{table.name}: no intensity is above zero; name their column with --intensity-key.")
     return keep, left_out
 
 
@@ -100,7 +102,7 @@ def _nothing_left(table: SpotTable, left_out: dict[str, int]) -> str:
     if not (table.SIGI > 0).any():
         return (
             f"{table.name}: no value of {table.sigma_name} is above zero, so no spot can be weighted; "
-            "name the column of standard deviations with sigma_key."
+            "name the column of standard deviations with --sigma-key."
         )
     causes = ", ".join(f"{n:,} {cause}" for cause, n in left_out.items() if n)
     return f"{table.name}: none of {len(table):,} rows is left ({causes}); relax the cut-offs."

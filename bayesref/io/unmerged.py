@@ -115,7 +115,10 @@ def read_unmerged(
     # A stable sort keeps the order of the files within each reflection.
     order = np.argsort(hkl_id.numpy(), kind="stable")
     keys = _Columns(tables, keep, spots, image_id, 1 / asu.dHKL.numpy()[hkl_id] ** 2)
-    metadata, transform = metadata_matrix(keys, metadata_keys, positional_keys, n_frequencies)
+    try:
+        metadata, transform = metadata_matrix(keys, metadata_keys, positional_keys, n_frequencies)
+    except InputError as e:
+        raise InputError(f"{tables[0].name}{' and others' if len(tables) > 1 else ''}: {e}") from None
     obs = Observations(
         asu=asu,
         hkl_id=hkl_id[order],
@@ -175,7 +178,7 @@ def common_crystal(
     else:
         known = [(_checked(t.cell, t.name), t.name) for t in tables if t.cell is not None]
         if not known:
-            raise InputError(f"{tables[0].name} ({tables[0].format}) has no unit cell; give one with cell.")
+            raise InputError(f"{tables[0].name} ({tables[0].format}) has no unit cell; give one with --cell.")
         unit_cell = mean_cell([c for c, _ in known], [name for _, name in known])
     group = as_spacegroup(spacegroup) if spacegroup is not None else _common_spacegroup(tables)
     check_compatible(unit_cell, group)
@@ -193,14 +196,14 @@ def _common_spacegroup(tables: Sequence[SpotTable]) -> gemmi.SpaceGroup:
     known = [(t.spacegroup, t.name) for t in tables if t.spacegroup is not None]
     if not known:
         raise InputError(
-            f"{tables[0].name} ({tables[0].format}) has no space group; give one with spacegroup."
+            f"{tables[0].name} ({tables[0].format}) has no space group; give one with --spacegroup."
         )
     group, first = known[0]
     for other, name in known[1:]:
         if other.xhm() != group.xhm():
             raise InputError(
                 f"{first} is in space group {group.xhm()} but {name} in {other.xhm()}; "
-                "leave one out, or give the space group to use for all."
+                "leave one out, or give the one to use for all with --spacegroup."
             )
     return group
 

@@ -48,11 +48,14 @@ def read_xds(
             f"{path} holds merged data (MERGE=TRUE in its header); give the XDS_ASCII.HKL that CORRECT wrote."
         )
     names = _column_names(path, header)
+    _check_end(path)
     data = _read_rows(path, names)
-    intensity = require_column(path, names, intensity_key or "IOBS", "intensities", "intensity_key")
-    sigma = require_column(path, names, sigma_key or "SIGMA", "standard deviations", "sigma_key")
+    intensity = require_column(path, names, intensity_key or "IOBS", "intensities", "--intensity-key")
+    sigma = require_column(path, names, sigma_key or "SIGMA", "standard deviations", "--sigma-key")
     z = next((n for n in ("ZD", "ZCAL", "Z") if n in names), "ZD")
-    image = np.floor(data[require_column(path, names, image_key or z, "images", "image_key")].to_numpy(float))
+    image = np.floor(
+        data[require_column(path, names, image_key or z, "images", "--image-key")].to_numpy(float)
+    )
     columns = {n: data[n].to_numpy() for n in names if n not in ("H", "K", "L")}
     for axis in "XYZ":
         same = next((n for n in (f"{axis}D", f"{axis}CAL") if n in names), None)
@@ -84,6 +87,13 @@ def _read_header(path: Path) -> str:
             if not line.startswith("!"):
                 break
     raise InputError(f"{path} has no !END_OF_HEADER, so its columns are unknown; write it again with XDS.")
+
+
+def _check_end(path: Path) -> None:
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - 200))
+        if b"!END_OF_DATA" not in f.read():
+            raise InputError(f"{path} is cut short (it has no !END_OF_DATA); write it again with XDS.")
 
 
 def _column_names(path: Path, header: str) -> list[str]:

@@ -3,6 +3,8 @@
 import errno
 import os
 
+import gemmi
+import numpy as np
 import pytest
 
 from bayesref._checks import InputError
@@ -60,6 +62,48 @@ def test_a_file_that_is_there_is_not_replaced_unasked(model, tmp_path, capsys):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "fsc.png").touch()
     assert "--overwrite" in failure(capsys, "project", model, "--out", tmp_path / "old")
+
+
+@pytest.fixture(scope="module")
+def spots(tmp_path_factory):
+    out = tmp_path_factory.mktemp("spots") / "out"
+    with pytest.raises(SystemExit):
+        main(["simulate", "merge", "--out", str(out), "--dmin", "5", "--images", "9", "--n-datasets", "2"])
+    return out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam-centre", "1,2"], "--beam-centre changes nothing without --scale with polarisation"),
+        (["--network-width", 20], "--network-width changes nothing without --scale with neural"),
+        (["--n-frequencies", 6], "changes nothing without --positional-keys"),
+        (["--refit"], "changes nothing without --half-datasets"),
+        (["--free-seed", 2], "changes nothing without --free-fraction or --free-flags"),
+        (["--fix", "a=1", "--fix", "a=2"], "a is held twice"),
+        (["--studentt-dof", 4, "--fix", "nu=7"], "nu is held twice"),
+        (["--intensity-key", "SIGI"], "column 'SIGI' holds standard deviations"),
+        (["--intensity-key", "J"], "name one of these with --intensity-key"),
+        (["--metadata", "Z"], "unmerged_0.mtz: Metadata key 'Z' is unknown"),
+    ],
+)
+def test_options_of_merge_that_contradict_or_do_nothing(spots, tmp_path, capsys, options, message):
+    assert message in failure(capsys, "merge", spots / "unmerged_0.mtz", "--out", tmp_path / "out", *options)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_spots_that_say_nothing(spots, tmp_path, capsys):
+    mtz = gemmi.read_mtz_file(str(spots / "unmerged_0.mtz"))
+    data, out = np.array(mtz.array), ("--out", tmp_path / "out")
+    for name, change, message in (
+        ("few", lambda x: x[:3], "3 spots are too few"),
+        ("zero", lambda x: np.where(np.arange(x.shape[1]) == 4, 0, x), "no intensity is above zero"),
+    ):
+        mtz.set_data(change(data).astype(np.float32))
+        mtz.write_to_file(str(tmp_path / f"{name}.mtz"))
+        assert message in failure(capsys, "merge", tmp_path / f"{name}.mtz", *out)
+    file = spots / "unmerged_0.mtz"
+    assert "is given twice, and would count twice" in failure(capsys, "merge", file, file, *out)
 
 
 @pytest.mark.parametrize("content", ["", "data_x\n", "nothing\n"])

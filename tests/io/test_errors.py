@@ -61,23 +61,23 @@ def test_columns_missing(make_mtz):
     path = make_mtz()
     refuses(
         r"a\.mtz has no column 'IPR' for intensities; its columns are H, K, L, I, SIGI, BATCH, X: "
-        r"name one of these with intensity_key",
+        r"name one of these with --intensity-key",
         path,
         intensity_key="IPR",
     )
-    refuses(r"no column 'S' for standard deviations.*with sigma_key", path, sigma_key="S")
-    refuses(r"no column 'frame' for images.*with image_key", path, image_key="frame")
+    refuses(r"no column 'S' for standard deviations.*with --sigma-key", path, sigma_key="S")
+    refuses(r"no column 'frame' for images.*with --image-key", path, image_key="frame")
     refuses(r"no intensity column \(MTZ type J\)", make_mtz(columns=make_mtz.spots(I=None)))
     refuses(r"no column of standard deviations \(MTZ type Q\)", make_mtz(columns=make_mtz.spots(SIGI=None)))
     refuses(
-        r"no image column \(MTZ type B\); its columns are H, K, L, I, SIGI, X: name .* with image_key",
+        r"no image column \(MTZ type B\); its columns are H, K, L, I, SIGI, X: name .* with --image-key",
         make_mtz(columns=make_mtz.spots(BATCH=None)),
     )
 
 
 def test_sigmas_all_zero(make_mtz):
     path = make_mtz(columns=make_mtz.spots(SIGI=("Q", np.zeros(200))))
-    refuses(r"a\.mtz: no value of SIGI is above zero.*with sigma_key", path)
+    refuses(r"a\.mtz: no value of SIGI is above zero.*with --sigma-key", path)
 
 
 def test_empty_after_cutoffs(make_mtz):

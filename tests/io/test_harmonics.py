@@ -72,7 +72,7 @@ def test_which_files_are_polychromatic(make_mtz):
 
 def test_wavelengths_that_cannot_be_used(make_mtz):
     path = ray_file(make_mtz, wavelength=np.zeros(11))
-    with pytest.raises(InputError, match=r"ray\.mtz has no column 'LAM' for wavelengths; .*wavelength_key"):
+    with pytest.raises(InputError, match=r"ray\.mtz has no column 'LAM' for wavelengths; .*--wavelength-key"):
         read_unmerged(path, wavelength_key="LAM")
     with pytest.raises(InputError, match=r"column 'Wavelength' has no wavelength above zero"):
         read_unmerged(path, wavelength_key="Wavelength")
