@@ -8,8 +8,6 @@ import gemmi
 from bayesref._checks import InputError
 from bayesref.crystal.atoms import Crystal, crystal_from_gemmi, gemmi_from_crystal
 
-MOST_OCCUPANCY = 1.01  # files round
-
 
 def read_structure(path: str | Path, hydrogens: bool = True, charges: bool = False) -> Crystal:
     """The first model of a coordinate file, with strict NCS expanded.
@@ -44,18 +42,16 @@ def read_structure(path: str | Path, hydrogens: bool = True, charges: bool = Fal
 
 
 def check_refinable(crystal: Crystal, path: str | Path) -> None:
-    """Raise `InputError` for atoms that cannot be refined: twice the same name, B of zero, occupancy above 1."""
+    """Raise `InputError` for atoms that cannot be refined: twice the same name, B not above zero."""
     twice = [name for name, n in Counter(crystal.name).items() if n > 1]
     if twice:
         raise InputError(f"{path}: {len(twice)} atoms are there twice, the first is {twice[0]}; remove one.")
-    for bad, fault, remedy in (
-        (crystal.B <= 0, "a B factor of zero or less", "give them a positive one, such as the mean"),
-        (crystal.occupancy > MOST_OCCUPANCY, "an occupancy above 1", "correct it"),
-    ):
-        rows = bad.nonzero()[:, 0].tolist()
-        if rows:
-            first = crystal.name[rows[0]]
-            raise InputError(f"{path}: {len(rows)} atoms have {fault}, the first is {first}; {remedy}.")
+    rows = (crystal.B <= 0).nonzero()[:, 0].tolist()
+    if rows:
+        raise InputError(
+            f"{path}: {len(rows)} atoms have a B factor of zero or less, the first is {crystal.name[rows[0]]}; "
+            "give them a positive one, such as the mean."
+        )
 
 
 def write_structure(crystal: Crystal, path: str | Path) -> None:

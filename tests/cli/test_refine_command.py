@@ -127,14 +127,13 @@ def first_atom(replace_in):
         (without_cell, "unit cell"),
         (first_atom(lambda a: a + "\n" + a), "there twice"),
         (first_atom(lambda a: a[:60] + "  0.00" + a[66:]), "B factor of zero or less"),
-        (first_atom(lambda a: a[:54] + "  3.00" + a[60:]), "an occupancy above 1"),
         (first_atom(lambda a: a[:30] + "     NaN" + a[38:]), "is no number; correct it in the model"),
         (first_atom(lambda a: a[:76] + " X" + a[78:]), "no known element"),
         (lambda t: t.replace("XAL", "QQQ"), "No restraints are known for QQQ"),
         (lambda t: t.replace("   20.000   22.000", "   20.000   25.000"), "The cell of"),
         (lambda t: t.replace("P 21 21 21", "P 2 2 2   "), "The space group of"),
     ],
-    ids=["empty", "no cell", "twice", "B", "occupancy", "NaN", "element", "residue", "cell", "space group"],
+    ids=["empty", "no cell", "twice", "B", "NaN", "element", "residue", "cell", "space group"],
 )
 def test_models_that_cannot_be_refined(tmp_path, inputs, capsys, change, message):
     model = edit_model(tmp_path, inputs, change)
