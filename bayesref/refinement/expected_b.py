@@ -22,8 +22,8 @@ WIDEST = 1.0  # standard deviation of log B, and δ: beyond, the data say nothin
 LEAST = 0.2  # of the curvature at the mode
 
 
-def averaged(target, z, P: sparse.csc_matrix, factor: Factor, seed: int = 0) -> tuple[Factor, np.ndarray]:
-    """Factor of the averaged precision, and δ of (x, y, z, log B) of all atoms, (4 atom,).
+def averaged(target, z, P: sparse.csc_matrix, factor: Factor, seed: int = 0):
+    """The averaged precision, its factor, and δ of (x, y, z, log B) of all atoms, (4 atom,).
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def averaged(target, z, P: sparse.csc_matrix, factor: Factor, seed: int = 0) -> 
     w = w / w.sum()
     n = len(Bs)
     rows = 4 * np.arange(n) + 3
-    first, delta, curve = factor, np.zeros(4 * n), at_mode
+    first, delta, curve, mean_P = factor, np.zeros(4 * n), at_mode, P
     for _ in range(ROUNDS):
         sigma = factor.draw(DRAWS, np.random.default_rng(seed))[:, rows].std(0).clip(1e-6, WIDEST)
         x = delta[rows, None] + sigma[:, None] * t  # (atom, node)
@@ -50,10 +50,11 @@ def averaged(target, z, P: sparse.csc_matrix, factor: Factor, seed: int = 0) -> 
         change = np.zeros(4 * n)
         change[rows] = curve - at_mode
         try:
-            factor = Factor((P + sparse.diags(change)).tocsc())
+            mean_P = (P + sparse.diags(change)).tocsc()
+            factor = Factor(mean_P)
         except (np.linalg.LinAlgError, RuntimeError):
-            return first, np.zeros(4 * n)
+            return P, first, np.zeros(4 * n)
         residual = P @ delta
         residual[rows] += slope - at_mode * delta[rows]
         delta = (delta - factor.solve(residual)).clip(-WIDEST, WIDEST)
-    return factor, delta
+    return mean_P, factor, delta

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from bayesref._checks import InputError
@@ -58,17 +57,10 @@ def dense_root(posterior: StructurePosterior) -> tuple[torch.Tensor, torch.Tenso
     ------
     InputError : too many parameters
     """
-    n, m = len(posterior.atom_rows), len(posterior.global_rows)
-    if n + m > LARGEST:
-        raise InputError(f"{n + m} parameters are too many for a dense covariance; at most {LARGEST}.")
-    root = posterior.root @ torch.eye(m, dtype=torch.float64)
-    coupling = torch.from_numpy(np.asarray(posterior.coupling))
-    inverse = torch.from_numpy(posterior.factor.solve(np.eye(n)))
-    L = torch.zeros(n + m, n + m, dtype=torch.float64)
-    L[:n, :n] = torch.linalg.cholesky(0.5 * (inverse + inverse.T))
-    L[:n, n:] = -coupling @ root
-    L[n:, n:] = root
-    return L, torch.cat([posterior.atom_rows, posterior.global_rows])
+    rows = posterior.rows
+    if len(rows) > LARGEST:
+        raise InputError(f"{len(rows)} parameters are too many for a dense covariance; at most {LARGEST}.")
+    return torch.from_numpy(posterior.law.dense_root()), rows
 
 
 def sample_structure(

@@ -6,7 +6,9 @@
 
 P is sparse: restraints between bonded and touching atoms, and the data's information about neighbours
 (`curvature`). C and Q are differences of the exact gradient, so that the uncertainty of scale, solvent and
-occupancy reaches every atom. A mean field has diag(P) in place of P, which takes bonded atoms for independent.
+occupancy reaches every atom. Curvature, mean and widths are then averages over the Gaussian itself, not values at the
+mode (`expected_b`, `variational`); what all B share has a width of its own (`shared_b`). A mean field has diag(P) in
+place of P, which takes bonded atoms for independent.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from bayesref.refinement.atomic_model import AtomicModel, of_atoms
 from bayesref.refinement.curvature import Factor, precision, resolution_cutoff
 from bayesref.refinement.expected_b import averaged
 from bayesref.refinement.point_estimate import MIN_FREE, PointEstimate, _atom_rows, error_sites
+from bayesref.refinement.structured_gaussian import StructuredGaussian
 from bayesref.refinement.target import Target
+from bayesref.refinement.variational import nearest
 
 STEP = 0.02  # of a difference in a global latent: logarithms and Å² known to a few per cent
 
@@ -33,12 +37,10 @@ class StructurePosterior:
     Attributes
     ----------
     target : Target at the point estimate
-    mean : (latent,), the point estimate, with log B at its mean, see `expected_b`
+    mean : (latent,), near the point estimate, the mode of a skewed density
     atom_rows, global_rows, error_rows : places in z, int64
-    factor : of P
-    coupling : (4 atom, global) P⁻¹ C
-    root : (global, global), L with L Lᵀ the covariance of g
-    error_root : (error, error), the same of e
+    law : of z - mean at atom_rows and global_rows
+    error_root : (error, error), L with L Lᵀ the covariance of e
     determined : number of parameters that the data determine
     history, reason : of the point estimate
     """
@@ -48,9 +50,7 @@ class StructurePosterior:
     atom_rows: torch.Tensor
     global_rows: torch.Tensor
     error_rows: torch.Tensor
-    factor: Factor
-    coupling: np.ndarray
-    root: torch.Tensor | ArrowRoot
+    law: StructuredGaussian
     error_root: torch.Tensor | ArrowRoot
     determined: float
     history: list
@@ -60,10 +60,7 @@ class StructurePosterior:
         """Draws of z, (draw, latent)."""
         g = torch.Generator().manual_seed(seed)
         z = self.mean.repeat(n, 1)
-        dg = (self.root @ torch.randn(len(self.global_rows), n, generator=g, dtype=z.dtype)).T
-        da = self.factor.draw(n, np.random.default_rng(seed)) - dg.numpy() @ self.coupling.T
-        z[:, self.atom_rows] += torch.from_numpy(da)
-        z[:, self.global_rows] += dg
+        z[:, self.rows] += torch.from_numpy(self.law.draw(n, seed).T)
         de = (self.error_root @ torch.randn(len(self.error_rows), n, generator=g, dtype=z.dtype)).T
         z[:, self.error_rows] += de
         return z
@@ -79,6 +76,16 @@ class StructurePosterior:
             out["U"] = torch.stack([c.U for c in moved if c.U is not None])
             out["B_eq"] = torch.stack([c.B for c in moved])
         return out
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """Places in z of what `law` is of."""
+        return torch.cat([self.atom_rows, self.global_rows])
+
+    @property
+    def factor(self) -> Factor:
+        """Of P."""
+        return self.law.factor
 
     @property
     def atoms(self) -> AtomicModel:
@@ -120,21 +127,22 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     global_rows = torch.tensor(sorted(set(range(len(z))) - set(taken.tolist())), dtype=torch.int64)
     cutoff = 0.0 if mean_field else resolution_cutoff(target.atoms)
     P, factor = _factor(target, z, cutoff, mean_field)
-    mean = z.clone()
-    if not mean_field and len(rows) == 4 * len(target.atoms.crystal):
-        factor, shift = averaged(target, z, P, factor)
+    mean, skewed = z.clone(), not mean_field and len(rows) == 4 * len(target.atoms.crystal)
+    if skewed:
+        P, factor, shift = averaged(target, z, P, factor)
         mean[rows] += torch.from_numpy(shift)
     H = _difference_rows(target, z, global_rows)  # (global, latent)
     C = H[:, rows].numpy().T
-    Q = H[:, global_rows]
-    coupling = np.zeros_like(C) if mean_field else factor.solve(np.ascontiguousarray(C))
-    S = Q - torch.from_numpy(C.T @ coupling)
+    law = StructuredGaussian.of(P, 0 * C if mean_field else C, H[:, global_rows].numpy(), factor)
+    if skewed and target.atoms.displacements is None:
+        moving = [k for k in target.latents.sites if k not in errors]
+        law, mean = nearest(target, mean, torch.cat([rows, global_rows]), law, moving)
     free = target.data.free
     use = free if int(free.sum()) >= MIN_FREE else None
     E = _difference_rows(target, z, error_rows, errors, use)[:, error_rows]
     return StructurePosterior(
-        target, mean, rows, global_rows, error_rows, factor, coupling, inverse_root(S), inverse_root(E),
-        estimate.determined, estimate.history, estimate.reason,
+        target, mean, rows, global_rows, error_rows, law, inverse_root(E), estimate.determined, estimate.history,
+        estimate.reason,
     )  # fmt: skip
 
 

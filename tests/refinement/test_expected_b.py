@@ -29,7 +29,7 @@ def test_one_atom_against_quadrature(monkeypatch, sharp):
     x = np.linspace(-6, 4, 4001)
     f = 0.5 * sharp * (np.exp(-(np.exp(x) - 1) * B * s2[0]) - 1) ** 2 + 0.5 * prior * x**2
     P = sparse.diags([1.0, 1.0, 1.0, sharp * (B * s2[0]) ** 2 + prior]).tocsc()
-    factor, delta = averaged(_Atoms(B), None, P, Factor(P))
+    _, factor, delta = averaged(_Atoms(B), None, P, Factor(P))
     best = min(
         (float((q * (f + np.log(q + 1e-300))).sum()), m, s)
         for m in np.linspace(-0.5, 0.2, 141) for s in np.linspace(0.01, 0.5, 99)
