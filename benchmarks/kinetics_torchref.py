@@ -5,8 +5,8 @@
 
 Each series is written as PDB and MTZ files and given to torchref in its own environment, one process for each job
 (kinetics_torchref_worker.py says which); jobs that fail or take too long are counted, with what they printed last.
-Where torchref answers with occupancies, the curve of the point estimate goes through them. Structures, their number and the
-scheme are those that made the data, as in the other methods.
+Where torchref answers with occupancies, the curve of the point estimate goes through them. Structures, their number
+and the scheme are those that made the data, as in the other methods.
 """
 
 import argparse

@@ -26,6 +26,7 @@ STEP = 1e-3  # of differences of the gradient
 WIDER = 1.1  # standard deviations of what draws come from, against those of the Gaussian
 CONVERGED = 0.02  # standard deviations
 NEAR = 2.0  # log units: two starts that end closer found the same optimum
+WARM_UP = 60  # draws of NUTS, which set its step
 MIXED = 1.1  # split r-hat of one chain
 TAIL = 0.7  # k̂ above which importance weights cannot be trusted
 
@@ -283,9 +284,9 @@ def _nuts(problem, mode, n_draws, seed, report):
     start = {"u": torch.zeros(len(z0), dtype=torch.float64)}
     with unchecked():
         kernel = NUTS(
-            potential_fn=lambda p: -log_density(z0 + root @ p["u"]), full_mass=False, max_tree_depth=6
-        )
-        mcmc = MCMC(kernel, n_draws, max(100, n_draws // 4), initial_params=start, disable_progbar=True)
+            potential_fn=lambda p: -log_density(z0 + root @ p["u"]), adapt_mass_matrix=False, max_tree_depth=6
+        )  # a mass from the draws of a short warm-up would be worse than that of the curvature
+        mcmc = MCMC(kernel, n_draws, max(WARM_UP, n_draws // 8), initial_params=start, disable_progbar=True)
         mcmc.run()
     u = mcmc.get_samples()["u"]
     # Two halves of the chain against each other: Gelman & Rubin's ratio for one chain.
