@@ -23,7 +23,7 @@ class _Bent:
         c = z[3 : 4 * N : 4].mean()
         value = -self.a * (c.exp() - 1 - c) - 0.5 * z @ self.H @ z
         (g,) = torch.autograd.grad(value, z)
-        return float(value), g
+        return float(value.detach()), g
 
 
 @pytest.mark.parametrize("a", [3.0, 30.0])
