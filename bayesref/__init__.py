@@ -43,6 +43,7 @@ _HOME = {
     "Wavelength": "scaling.wavelength",
     "arrhenius": "kinetics.temperature",
     "States": "refinement.states",
+    "Tilt": "scaling.tilt",
     "TimeSeries": "data.series",
     "TwinnedData": "refinement.twin_data",
     "back_project": "fourier",

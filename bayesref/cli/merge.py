@@ -21,11 +21,12 @@ from bayesref.inference import distributed
 from bayesref.inference.checkpoint import fingerprint
 from bayesref.inference.cross_validation import half_datasets, hold_out, predict
 from bayesref.inference.fit import fit
+from bayesref.inference.overlap_predictions import hold_out_overlaps, predict_overlaps, without
 from bayesref.inference.posterior import Posterior
 from bayesref.io.unmerged import read_unmerged
 from bayesref.results.differences import difference_figures, difference_lines
 from bayesref.results.extras import Extras, read_flags
-from bayesref.results.write import MergeResults, write_all
+from bayesref.results.write import MergeResults, OverlapResults, write_all
 from bayesref.validation.intensities import intensity_figures, intensity_lines
 from bayesref.validation.merging import completeness, half_statistics, half_z, prediction_statistics
 from bayesref.validation.twin_report import twin_figures, twin_lines
@@ -62,8 +63,7 @@ def _merge(settings: MergeSettings) -> None:
     program = build_program(settings, obs)
     for note in program.notes:
         console.print(note)
-    held_out = hold_out(obs, settings.test_fraction, settings.seed) if settings.test_fraction else None
-    fitted = obs if held_out is None else obs.subset(~held_out)
+    held_out, fitted = split_off(settings, obs)
     progress = None if settings.quiet else console
     options |= stills.fit_options() if stills else {}
     posterior = run_fit(settings, fitted, program, {**options, "checkpoint": checkpoint}, progress)
@@ -134,11 +134,21 @@ def wavelength_range(settings: MergeSettings) -> tuple[float, float] | str | Non
         raise InputError(
             "--wavelength-range takes overlapped spots apart, --keep-harmonics does not; give one."
         )
-    if asked is not None and settings.method != "deterministic":
-        raise InputError(
-            "--wavelength-range needs --method deterministic: a minibatch of images cuts spots apart."
-        )
     return asked if asked == "auto" else number_pair(asked, "--wavelength-range")
+
+
+def split_off(settings: MergeSettings, obs: Observations) -> tuple[torch.Tensor | None, Observations]:
+    """Spots to hold out (spot,), or None, and the others; of overlapped spots, a like share of their own."""
+    if not settings.test_fraction:
+        return None, obs
+    held_out = hold_out(obs, settings.test_fraction, settings.seed)
+    fitted = obs.subset(~held_out)
+    return held_out, without(fitted, overlaps_out(settings, obs)) if obs.overlaps else fitted
+
+
+def overlaps_out(settings: MergeSettings, obs: Observations) -> torch.Tensor:
+    """Overlapped spots held out, (spot,) bool."""
+    return hold_out_overlaps(obs, settings.test_fraction or 0.0, settings.seed)
 
 
 def fit_options(settings: MergeSettings) -> dict:
@@ -220,6 +230,7 @@ def cross_validate(
             tables[f"halves_{k}"] = half_statistics(asu, halves, dataset=k)
     spots = prediction_statistics(asu.dHKL[obs.hkl_id], obs.I, predictions.I, held_out)
     tables["spots"] = spots if held_out is not None else spots.drop(columns="ccpred")
+    overlaps = overlap_results(settings, posterior, obs, tables)
     z, label = half_z(halves), "(F₁ - F₂)/σ of half datasets"
     if not halves:
         z, label = ((obs.I - predictions.I) / predictions.SIGI).numpy(), "(I - I expected)/σ of spots"
@@ -232,8 +243,22 @@ def cross_validate(
     if tree is not None:
         figures |= difference_figures(asu, amplitudes, halves, tree)
     return MergeResults(
-        posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures, tree=tree
+        posterior, amplitudes, predictions, obs, held_out, halves, tables, z, label, figures, tree=tree,
+        overlaps=overlaps,
     )  # fmt: skip
+
+
+def overlap_results(settings, posterior, obs, tables) -> OverlapResults | None:
+    """Predictions of overlapped Laue spots and, among `tables`, how good they are; None without such spots."""
+    if not obs.overlaps:
+        return None
+    held, spots = overlaps_out(settings, obs), obs.overlaps
+    expected = predict_overlaps(posterior, obs, held)
+    dHKL = obs.asu.dHKL[spots.orders.hkl_id[spots.first]]
+    out = held if settings.test_fraction else None
+    table = prediction_statistics(dHKL, spots.I, expected.I, out, expected.z)
+    tables["overlaps"] = table if out is not None else table.drop(columns="ccpred")
+    return OverlapResults(expected, out)
 
 
 def _refit(program, options, checkpoint, posterior, half) -> Posterior:

@@ -87,9 +87,9 @@ class MergeSettings:
         SCALE(
             metavar="TERMS",
             help="Terms of log K: falloff (with resolution), additive (smooth functions of the metadata), image (k "
-            "and B of each image), amortised (read from each image), rocking (width of each still), anisotropy (B by "
-            "direction), physical (smooth in image number, absorption surface, anisotropic B), neural; of Laue data "
-            "wavelength (a curve), lorentz (λ⁴/sin²θ), polarisation.",
+            "and B of each image), amortised (read from each image), rocking (width of each still), tilt (its "
+            "orientation), anisotropy (B by direction), physical (smooth in image number, absorption surface, "
+            "anisotropic B), neural; of Laue data wavelength (a curve), lorentz (λ⁴/sin²θ), polarisation.",
         ),
     ] = "falloff,additive,image"
     surface: Annotated[

@@ -24,6 +24,7 @@ from bayesref.scaling.neural import Neural
 from bayesref.scaling.physical import Physical
 from bayesref.scaling.rocking import Rocking
 from bayesref.scaling.scale import Product, Scale
+from bayesref.scaling.tilt import Tilt
 from bayesref.scaling.wavelength import Lorentz, Polarisation, Wavelength
 
 TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
@@ -32,6 +33,7 @@ TERMS: dict[str, Callable[[Observations, MergeSettings], Scale]] = {
     "image": lambda obs, s: ImageWise(obs),
     "amortised": lambda obs, s: Amortised(obs, seed=s.seed),
     "rocking": lambda obs, s: Rocking(obs),
+    "tilt": lambda obs, s: Tilt(obs),
     "anisotropy": lambda obs, s: Anisotropy(obs),
     "neural": lambda obs, s: Neural(obs, s.network_width, s.network_depth, s.seed),
     "physical": lambda obs, s: Physical(obs, surface=comma_list(s.surface) or None),

@@ -207,14 +207,22 @@ def _predict_piece(collapsed, known, piece, seen, values):
     F2 = F[:, piece.hkl_id] ** 2
     m2 = (given * F2).sum(0)
     K = (given * law.loc).sum(0) / m2
-    variance = (given * _noise(law)).sum(0) + K**2 * (given * (F2 - m2) ** 2).sum(0)
+    variance = (given * noise_variance(law)).sum(0) + K**2 * (given * (F2 - m2) ** 2).sum(0)
     r = piece.I - law.loc
     precision = (complete * psi * r).sum(0) / (complete * r**2).sum(0).clamp(min=1e-300)
     blank = torch.zeros_like(K)
     if hasattr(law, "components"):
         blank = (complete * (law.components(piece.I)[1] - log_p).exp()).sum(0)
-    outlier = blank + (1 - blank) * _wide_error(law, complete, r)
-    return K * m2, variance.sqrt(), K, precision.clamp(min=0), blank, _z(law, others, piece.I), outlier
+    outlier = blank + (1 - blank) * wide_error(law, complete, r)
+    return (
+        K * m2,
+        variance.sqrt(),
+        K,
+        precision.clamp(min=0),
+        blank,
+        unit_normal(law, others, piece.I),
+        outlier,
+    )
 
 
 def _log_prior(collapsed, known, values, F, trace):
@@ -224,7 +232,7 @@ def _log_prior(collapsed, known, values, F, trace):
     return trace.nodes[AMPLITUDE]["fn"].log_prob(F) + log_message(known, F)
 
 
-def _wide_error(law, weight, r):
+def wide_error(law, weight, r):
     """P(τ < 1/9 | r), (spot,): Student's t is a normal of precision τ/scale², τ ~ Gamma(ν/2, ν/2).
 
     τ given the residual is Gamma((ν+1)/2, (ν + r²/scale²)/2); r²/scale² at its mean over the nodes, (node, spot).
@@ -244,20 +252,20 @@ def _wide_nodes(collapsed, known, values):
     return *span.nodes(NODES), span
 
 
-def _noise(law):
+def noise_variance(law):
     """Variance of a measurement about `loc`, blanks apart."""
     if not hasattr(law, "components"):
         return law.variance
     return law.scale**2 * torch.where(law.df > 2, law.df / (law.df - 2), torch.inf)
 
 
-def _z(law, weight, I):
+def unit_normal(law, weight, I):
     """Φ⁻¹ of the cdf of I under the mixture over nodes of laws, (spot,)."""
     try:
         below, above = _tails(law, weight, I)
     except NotImplementedError:  # torch has no cdf of this law: its first two moments must do
         mean = (weight * law.loc).sum(0)
-        return (I - mean) / (weight * (_noise(law) + (law.loc - mean) ** 2)).sum(0).sqrt()
+        return (I - mean) / (weight * (noise_variance(law) + (law.loc - mean) ** 2)).sum(0).sqrt()
     # From the smaller tail, so that neither rounds to 1.
     sign = torch.where(below < above, 1.0, -1.0)
     return sign * torch.from_numpy(ndtri(torch.minimum(below, above).numpy()))

@@ -40,7 +40,16 @@ OVERLAP = "I_overlap"  # the site of overlapped spots
 NODES = 24
 FAR = 8.0  # standard deviations: how far from I a sum may be, unless other spots know it to be farther
 TURNS = 8  # of laying nodes anew and passing messages
+KEPT = ("K_orders", "s_low")  # of what `find_spans` leaves, needed to go on from a checkpoint
 UNSETTLED = 0.1  # change of a mean, in its sd, at which a message is of no use
+
+
+def require_one_process() -> None:
+    """Several processes have reflections of their own, whatever ray these belong to."""
+    if distributed.size() > 1:
+        raise InputError(
+            "Overlapped spots tie reflections together and need one process; leave --wavelength-range out."
+        )
 
 
 class LaueCollapsed(Collapsed):
@@ -60,10 +69,7 @@ class LaueCollapsed(Collapsed):
             raise InputError(
                 "Every spot holds several harmonics, so nothing fixes their scales; give a wider range."
             )
-        if distributed.size() > 1:
-            raise InputError(
-                "Overlapped spots tie reflections together and need one process; leave --wavelength-range out."
-            )
+        require_one_process()
         self.message = torch.zeros(2, len(obs.asu), dtype=obs.I.dtype)
         super().__init__(model, replace(obs, message=self.message), args, latents)
         orders = obs.overlaps.orders
@@ -76,7 +82,7 @@ class LaueCollapsed(Collapsed):
         self.settled: Any = None
         self.order_K = torch.zeros(0)
         self.cavities: tuple = ()
-        self.s_low = torch.zeros(0)
+        self.s_low, self.s_top, self.top = torch.zeros(3, 0).unbind(0)
         self.s_span: Any = None
         self.own: list[Span] = []  # of the amplitudes without messages
         self.K_orders = torch.zeros(0)
@@ -149,7 +155,7 @@ class LaueCollapsed(Collapsed):
             before = self.sites
             self._find_core_spans(values)
             self._find_s_span(values)
-            done = self._settle(values, passes=6 if turn + 1 < TURNS else 40)
+            done = self._settle(values, passes=6 if turn + 1 < TURNS else 40, anew=True)
             self.sites = self.settled.sites
             if done and before.near(self.sites):
                 break
@@ -176,7 +182,7 @@ class LaueCollapsed(Collapsed):
     def _find_core_spans(self, values):
         """Spans of the amplitudes with messages, put among the others."""
         a, b = self.cavities
-        top = self._largest(a, b)
+        top = self.top = self._largest(a, b)
 
         def log_density(F):
             return self.log_density(self.core, values, F) + F**2 * (b - 0.5 * a * F**2)
@@ -223,7 +229,8 @@ class LaueCollapsed(Collapsed):
             s = u + self.s_low
             return self._law(values, s) + s * (eta - 0.5 * tau * s)
 
-        self.s_span = find_span(log_density, torch.zeros_like(high), high - self.s_low)
+        self.s_top = high - self.s_low
+        self.s_span = find_span(log_density, torch.zeros_like(high), self.s_top)
 
     def _s_nodes(self):
         u, slope = self.s_span.nodes(NODES)
@@ -232,8 +239,11 @@ class LaueCollapsed(Collapsed):
     # The fixed point
 
     @torch.no_grad()
-    def _settle(self, values, passes=40, room=0.0, n_node=20):
-        """The fixed point at these values, from the sites of the last E-step on. Returns whether it was reached."""
+    def _settle(self, values, passes=40, room=0.0, n_node=20, anew=False):
+        """The fixed point at these values, from the sites of the last E-step on. Returns whether it was reached.
+
+        With `anew`, nodes are about to be laid anew, and what runs off them can wait.
+        """
         values = {k: v.detach() for k, v in values.items()}
         span = pick([self.moved(n, values) for n in range(len(self.pieces))], self.clusters.core, room)
         F, slope = span.nodes(n_node)
@@ -241,7 +251,11 @@ class LaueCollapsed(Collapsed):
         s, slope = self._s_nodes()
         log_law = log_mass(self.s_span.posterior(self._law(values, s), slope))
         self.order_K = self._order_K(values)
-        factors = Factors(log_g, F**2, log_law, s)
+        more = s_more = None
+        if anew:
+            more = torch.stack([span.lo > 0, span.hi < 0.999 * self.top])
+            s_more = torch.stack([self.s_span.lo > 0, self.s_span.hi < 0.999 * self.s_top])
+        factors = Factors(log_g, F**2, log_law, s, more, s_more)
         self.settled = propagate(self.clusters, factors, self.sites, self.order_K, passes)
         self.cavities = self.settled.a, self.settled.b
         self._tell(self.settled)
@@ -303,12 +317,14 @@ class LaueCollapsed(Collapsed):
         if not self.tied or self.sites is None:
             return super().state()
         span = {f"s_{k}": v for k, v in vars(self.s_span).items()}
-        return super().state() | vars(self.sites) | span | {"s_low": self.s_low, "K_orders": self.K_orders}
+        return super().state() | vars(self.sites) | span | {k: getattr(self, k) for k in KEPT}
 
     def restore(self, state):
         own = {k: state[k] for k in ("alpha", "beta", "tau", "eta") if k in state}
         super().restore(state)
         if own:
             self.tie()
-            self.sites, self.K_orders, self.s_low = Sites(**own), state["K_orders"], state["s_low"]
+            self.sites = Sites(**own)
+            for k in KEPT:
+                setattr(self, k, state[k])
             self.s_span = Span(**{k: state[f"s_{k}"] for k in ("lo", "hi", "middle", "width")})

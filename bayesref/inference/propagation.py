@@ -4,7 +4,9 @@
     tilted    factor × cavity, with its moments by nodes
     site      the Gaussian that turns the cavity into one of these moments
 
-All sites are updated at once, each by a part of its change: by less in clusters that do not come to rest.
+All sites are updated at once, each by a part of its change: by less in clusters that do not come to rest. A tilted law
+that has run off its nodes leaves its site alone until nodes are laid anew: else the nodes' own width would pass for
+knowledge, make the cavities of others narrow, then their nodes, and so on.
 Minka (2001), Uncertainty in Artificial Intelligence 17, 362.
 """
 
@@ -19,6 +21,7 @@ SMALLEST = (
     1e-3  # of α: a centric prior, J^-½, is convex in J, but a negative site could leave q without a maximum
 )
 NARROW = 0.03  # least sd over the range of the nodes, which is ten sd of what they were laid for
+LOST = 0.01  # share of a tilted law on the two nodes at an end, beyond which it goes on outside
 FASTEST, SLOWEST = 0.8, 0.05  # share of a new site in its update: updates of all sites at once may overshoot
 
 
@@ -50,12 +53,16 @@ class Factors:
     ----------
     log_g, J : (node, core), of prior × single spots, and F² at the nodes
     log_law, s : (node, spot), of the error law of overlapped spots, and their sums at the nodes
+    more, s_more : (2, core), (2, spot) bool, whether there is anything below the first node, and above the last;
+        None: sites follow their nodes whatever these cover
     """
 
     log_g: torch.Tensor
     J: torch.Tensor
     log_law: torch.Tensor
     s: torch.Tensor
+    more: torch.Tensor | None = None
+    s_more: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,11 @@ def propagate(clusters: Clusters, factors: Factors, sites: Sites, K: torch.Tenso
         joint = joint_of(clusters, sites, K)
         a, b = cavity(joint, sites)
         tau, eta = spot_cavity(joint, sites)
-        _, mean_h, var_h = tilted(factors.log_g, factors.J, a, b)
-        log_s, mean_s, var_s = tilted(factors.log_law, factors.s, tau, eta)
+        _, mean_h, var_h, ends_h = tilted(factors.log_g, factors.J, a, b)
+        log_s, mean_s, var_s, ends_s = tilted(factors.log_law, factors.s, tau, eta)
+        lost_h, lost_s = _lost(ends_h, factors.more), _lost(ends_s, factors.s_more)
         change = torch.ones_like(a) if last is None else (mean_h - last).abs() / var_h.sqrt()
+        change = torch.where(_any_of_cluster(clusters, lost_h, lost_s), torch.ones_like(a), change)
         if k == passes - 1 or float(change.max()) <= CLOSE:
             break
         if k > 1:
@@ -102,7 +111,7 @@ def propagate(clusters: Clusters, factors: Factors, sites: Sites, K: torch.Tenso
             before = worst
         last = mean_h
         new = Sites(*site(mean_h, var_h, a, b, SMALLEST), *site(mean_s, var_s, tau, eta, 0.0))
-        sites = sites.towards(new, share[clusters.label], share[clusters.spot_label])
+        sites = sites.towards(new, share[clusters.label] * ~lost_h, share[clusters.spot_label] * ~lost_s)
     constant = (
         float(log_s.sum()) + joint.log_normalizer
         - float(log_gauss(a + sites.alpha, b + sites.beta).sum())
@@ -127,15 +136,28 @@ def spot_cavity(joint: Joint, sites: Sites):
     return 1 / joint.s_variance - sites.tau, joint.s_mean / joint.s_variance - sites.eta
 
 
+def _lost(ends: torch.Tensor, more: torch.Tensor | None) -> torch.Tensor:
+    return torch.zeros_like(ends[0]) if more is None else (ends & more).any(0)
+
+
+def _any_of_cluster(clusters: Clusters, core: torch.Tensor, spot: torch.Tensor) -> torch.Tensor:
+    """(core,), whether anything is marked in the cluster of each."""
+    marked = torch.zeros(clusters.n, dtype=torch.bool)
+    marked[clusters.label[core]] = True
+    marked[clusters.spot_label[spot]] = True
+    return marked[clusters.label]
+
+
 def tilted(log_mass, x, a, b):
-    """log ∫, mean and variance of x under log_mass - a x²/2 + b x, (*batch,) each."""
+    """log ∫, mean and variance of x under log_mass - a x²/2 + b x, (*batch,) each, and whether an end is reached."""
     w = log_mass + x * (b - 0.5 * a * x)
     log_Z = w.logsumexp(0)
     w = (w - log_Z).exp()
     mean = (w * x).sum(0)
     # Where a cavity has left the nodes, one node holds everything, for the moment.
     least = (NARROW * (x[-1] - x[0])) ** 2
-    return log_Z, mean, torch.maximum((w * (x - mean) ** 2).sum(0), least)
+    ends = torch.stack([w[:2].sum(0), w[-2:].sum(0)]) > LOST
+    return log_Z, mean, torch.maximum((w * (x - mean) ** 2).sum(0), least), ends
 
 
 def site(mean, variance, a, b, smallest):

@@ -8,11 +8,13 @@ By Fisher's identity the gradient is that of the collapsed likelihood once the n
 spot keeps its own share of them, so that the natural-gradient step of a minibatch replaces what these spots said
 before, instead of scaling them up by n/n_B: the same step on average (Hoffman et al., 2013, J. Mach. Learn. Res. 14,
 1303), without its variance, which for reflections seen two or three times would be fatal. At the end one Newton step
-with all spots takes out the noise of the last minibatches, and its curvature gives q(z) = Normal(m, C).
+with all spots takes out the noise of the last minibatches, and its curvature gives q(z) = Normal(m, C). Overlapped
+Laue spots tie reflections together, which minibatches would cut apart: they join at the end, in `stochastic_end`.
 """
 
 import math
 import time
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,8 +28,11 @@ from bayesref.inference.curvature import inverse_root, precision, scale_sites
 from bayesref.inference.deterministic import with_elbo
 from bayesref.inference.evidence import adapt_scales, scale_sds, set_scale_sds
 from bayesref.inference.journal import Journal
+from bayesref.inference.laue import require_one_process
 from bayesref.inference.posterior import Posterior
+from bayesref.inference.stochastic_end import finished
 
+POLISH = 4  # runs of L-BFGS on the exact likelihood of Laue data
 ADAPT = (2, 4, 8, 16)  # epochs after which the prior sds of the scale follow the evidence
 
 
@@ -104,11 +109,13 @@ def fit_stochastic(
         raise InputError(
             f"rho is {rho}; a step of the natural parameters has a weight above 0 and at most 1."
         )
-    latents = Latents(model, (obs, *args))
-    collapsed = Collapsed(model, obs, args, latents)
+    if obs.overlaps:
+        require_one_process()
+    latents, alone = Latents(model, (obs, *args)), replace(obs, overlaps=None)
+    collapsed = Collapsed(model, alone, args, latents)
     z = distributed.from_first(lambda: latents.initial(args))
     names = scale_sites(collapsed, z)
-    s = _Loop(collapsed, _Memory(obs), z, names, batch_images, epochs, learning_rate, rho, seed, report)
+    s = _Loop(collapsed, _Memory(alone), z, names, batch_images, epochs, learning_rate, rho, seed, report)
     journal, small, reason, done = Journal(checkpoint, s.capture), 0, "", False
     try:
         journal.open(s.restore)
@@ -130,6 +137,10 @@ def fit_stochastic(
         if distributed.size() > 1 or type(e) is not KeyboardInterrupt:
             raise
         reason = "interrupted; this is the best so far"
+    if obs.overlaps:
+        runs, z = 0 if reason.startswith("interrupted") else POLISH, s.z.detach().clone()
+        p = finished(model, obs, args, latents, z, names, None, runs, report, s.history, seed)
+        return replace(p, reason=f"{reason}; {p.reason}" if p.reason else reason)
     mean, root, log_joint = _newton_step(collapsed, s.z.detach().clone(), names)
     posterior = Posterior(
         model, obs, args, latents, mean, root, log_joint, history=s.history, reason=reason, converged=done

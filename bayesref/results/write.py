@@ -3,13 +3,14 @@
 merged_k.mtz halves_k.mtz predictions_k.mtz    see `results.mtz`
 differences_k.mtz difference_halves_k.mtz      of related datasets, see `results.differences`
 scaled_k.mtz                                   see `results.scaled`
+overlaps_k.mtz                                 of overlapped Laue spots, see `results.overlaps`
 cchalf_k.png calibration.png scale_k.png l_test_k.png      see `results.plots`, `results.twin_plots`
 statistics.csv                                 tables by resolution, below one another
 history.csv                                    see `results.history`
 posterior.nc                                   see `results.inference_data`
 run.json                                       see `results.run`
 
-Merged, halves and cchalf are numbered by dataset, predictions, scaled and scale by input file.
+Merged, halves and cchalf are numbered by dataset, predictions, scaled, overlaps and scale by input file.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ import torch
 
 from bayesref.data.observations import Observations
 from bayesref.inference.cross_validation import Halves, Predictions
+from bayesref.inference.overlap_predictions import OverlapPredictions
 from bayesref.inference.posterior import Amplitudes, Posterior
 from bayesref.inference.tree_datasets import DatasetTree
 from bayesref.io.atomic import atomic_path, prepare_output
@@ -31,9 +33,18 @@ from bayesref.results.differences import difference_halves_table, differences_ta
 from bayesref.results.extras import Extras, add_columns
 from bayesref.results.history import write_history
 from bayesref.results.inference_data import posterior_datasets, write_posterior
+from bayesref.results.overlaps import overlaps_table
 from bayesref.results.run import run_record, write_run
 from bayesref.results.scaled import scaled_table
 from bayesref.results.twin_plots import l_curve, l_plot
+
+
+@dataclass(frozen=True)
+class OverlapResults:
+    """Overlapped Laue spots: what is expected of them, and which were held out, (spot,) bool, or None."""
+
+    predictions: OverlapPredictions
+    held_out: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class MergeResults:
     seconds : since the program began, or None
     extras : columns and files beyond the usual
     tree : which datasets are related, or None
+    overlaps : of the overlapped Laue spots of `obs`, or None
     """
 
     posterior: Posterior
@@ -67,6 +79,7 @@ class MergeResults:
     seconds: float | None = None
     extras: Extras = field(default_factory=Extras)
     tree: DatasetTree | None = None
+    overlaps: OverlapResults | None = None
 
 
 def write_all(results: MergeResults, directory: str | Path, options: Mapping, seed: int = 0) -> list[Path]:
@@ -104,6 +117,10 @@ def write_all(results: MergeResults, directory: str | Path, options: Mapping, se
         put(f"predictions_{k}.mtz", write_mtz, mtz.predictions_table(r.obs, r.predictions, k, r.held_out))
         if r.extras.scaled:
             put(f"scaled_{k}.mtz", write_mtz, scaled_table(r.obs, r.predictions, k))
+        overlaps = r.obs.overlaps
+        if r.overlaps and overlaps is not None and bool((overlaps.orders.file_id == k).any()):
+            args = overlaps, r.overlaps.predictions, r.obs.image_number, k, r.overlaps.held_out
+            put(f"overlaps_{k}.mtz", write_mtz, overlaps_table(*args))
     _put_plots(r, put)
     if r.tables:
         put("statistics.csv", _write_tables, r.tables)

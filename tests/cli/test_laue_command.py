@@ -65,6 +65,31 @@ def test_from_simulation_to_amplitudes(simulated, tmp_path, capsys):
     assert record["fit"]["converged"]
 
 
+def test_overlapped_spots_held_out_of_a_fit_by_minibatches(simulated, tmp_path, capsys):
+    words = [
+        "merge",
+        simulated / "unmerged_0.mtz",
+        "--wavelength-range",
+        "0.5,2",
+        "--dmin",
+        4,
+        "--method",
+        "svi",
+    ]
+    words += ["--epochs", 6, "--scale", "falloff,image,wavelength", "--test-fraction", 0.25, "--samples", 0]
+    code, text = run(capsys, *words, "--out", tmp_path / "o")
+    assert code == 0, text
+    assert "Overlapped spots, observed against expected" in text
+    spots = rs.read_mtz(str(tmp_path / "o" / "overlaps_0.mtz")).groupby("SPOT").first()
+    out = spots["test"].to_numpy(int) > 0
+    assert 0.1 < out.mean() < 0.4
+    I, expected, sd = (spots[k].to_numpy(float) for k in ("I", "Ipred", "SIGIpred"))
+    assert np.corrcoef(I[out], expected[out])[0, 1] > 0.6
+    assert np.mean(np.abs(I - expected)[out] < 1.645 * sd[out]) > 0.75
+    figures = json.loads((tmp_path / "o" / "run.json").read_text())["figures"]["overlaps"]
+    assert figures["spots"] == len(spots)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -74,7 +99,6 @@ def test_from_simulation_to_amplitudes(simulated, tmp_path, capsys):
         (["--wavelength-range", "0.5,2", "--wavelength-key", "LAM"], "no column 'LAM'"),
         (["--wavelength-range", "0.5,2", "--wavelength-key", ""], "no column of wavelengths"),
         (["--wavelength-range", "0.5,2", "--keep-harmonics"], "give one"),
-        (["--wavelength-range", "0.5,2", "--method", "svi"], "--method deterministic"),
         (["--wavelength-range", "0.5,2", "--model", "merge_normal"], "no site 'I_overlap'"),
         (["--scale", "lorentz"], "leaves no term"),
         (["--scale", "falloff,polarisation", "--polarised", "0.9"], "--beam-centre"),

@@ -5,14 +5,14 @@ from scipy.integrate import quad
 from scipy.stats import gamma, norm
 
 from bayesref.distributions.spot_intensity import SpotIntensity
-from bayesref.inference.cross_validation import _wide_error
+from bayesref.inference.cross_validation import wide_error
 
 
 def test_wide_error_against_quadrature():
     nu, scale, r = 4.0, 2.0, torch.tensor([0.0, 3.0, 12.0, 40.0]).double()
     one = torch.ones(1, 4).double()
     law = SpotIntensity(torch.tensor(nu).double(), 5 * one, scale * one, 0 * one, one)
-    found = _wide_error(law, one, r[None])
+    found = wide_error(law, one, r[None])
     for x, p in zip(r.tolist(), found.tolist(), strict=True):
 
         def joint(tau, x=x):
