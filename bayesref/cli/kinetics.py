@@ -1,5 +1,6 @@
 """`bayesref kinetics`: a series of datasets and structures in, rate constants and occupancies out."""
 
+import inspect
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -112,6 +113,10 @@ def experiments_of(settings: KineticsSettings, files: SeriesFiles, fixed: dict) 
     """
     if settings.scheme:
         models = {s: scheme_of(s, settings, files) for s in (settings.scheme, *(settings.compare or ()))}
+        rates = list(dict.fromkeys(r for k in models.values() for r in k.rates))
+        for name in fixed:
+            if name.startswith("k ") and name[2:] not in rates:
+                raise InputError(f"--fix {name}: there is no such reaction; there are {', '.join(rates)}.")
         return {s: (k, design_of(settings, k)) for s, k in models.items()}
     default = {f.name: f.default for f in fields(KineticsSettings)}
     for name in REACTIONS:
@@ -129,6 +134,8 @@ def merged(files: SeriesFiles, settings: KineticsSettings, out: Path, console: C
     paths = [files.dark, *(files.light[t] for t in sorted(files.light))]
     spots = [is_unmerged(path) for path in paths]
     if not any(spots):
+        if settings.metadata != KineticsSettings.metadata:
+            raise InputError("--metadata is about spots, and these data are merged; leave it out.")
         return files
     if not all(spots):
         a, b = paths[spots.index(True)], paths[spots.index(False)]
@@ -172,19 +179,38 @@ def fit_scheme(console, settings, series, states, kinetics, design, fixed, text)
     if not kinetics.rates:
         shares = kinetics.shares(fixed, series.n_time)
         values = {} if shares is None else {"shares": shares}
-    model = pyro.condition(page, data=values) if values else page
-    prior = page.__globals__["Priors"]
+    prior = page.__globals__.get("Priors")
+    takes = list(inspect.signature(page).parameters)
+    if prior is None or len(takes) < 5:
+        raise InputError(
+            f"The page {settings.page} is model({', '.join(takes)}); a series needs model(series, states, kinetics, "
+            "design, priors) and its Priors: choose another with --page."
+        )
     time, factor = width(settings.expected_time, "--expected-time")
     given = {"time": time, "factor": factor, "shift": settings.move_sd}
     priors = prior(**{f.name: given[f.name] for f in fields(prior) if f.name in given})
+    arguments = (series, ordered(states, kinetics), kinetics, design, priors)
+    check_sites(page, arguments, values)
+    model = pyro.condition(page, data=values) if values else page
     posterior = fit_small(
-        model, (series, ordered(states, kinetics), kinetics, design, priors),
+        model, arguments,
         n_starts=settings.starts, n_draws=settings.draws, method=settings.method, n_replicates=N_REPLICATES,
         seed=settings.seed, report=lambda line: console.print(f"{text}: {line}", highlight=False),
     )  # fmt: skip
     for note in posterior.notes:
         console.print(f"[bold]{text}: {note}.[/bold]")
     return posterior
+
+
+def check_sites(page, arguments: tuple, values: dict) -> None:
+    """Raise `InputError` for a number to hold that the page does not have."""
+    if not values:
+        return
+    nodes = pyro.poutine.trace(page).get_trace(*arguments).nodes
+    known = [k for k, n in nodes.items() if n["type"] == "sample" and not n["is_observed"]]
+    for name in values:
+        if name not in known:
+            raise InputError(f"--fix {name}: the model has no such number; it has {', '.join(known)}.")
 
 
 def settled(states, crystals, posterior):
@@ -267,7 +293,8 @@ def label_swaps(model) -> tuple:
 def remarks(model, checks, priors) -> list[str]:
     """Sentences on what the data cannot tell, and on where the model fails."""
     lines = [
-        f"The rates {' and '.join(s.rates)} may be exchanged without a change of {', '.join(s.unchanged)}."
+        f"Where structures are free, the rates {' and '.join(s.rates)} may be exchanged"
+        + (f" without a change of {', '.join(s.unchanged)}." if s.unchanged else ".")
         for s in label_swaps(model)
     ]
     told = [r["parameter"] for r in priors if r["matters"]]

@@ -155,6 +155,7 @@ class KineticsSettings:
 
 def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
     """Files and settings, from the TOML file or the options."""
+    default = {f.name: f.default for f in fields(KineticsSettings)}
     if settings.series is not None:
         if settings.dark or settings.light:
             raise InputError("Give either a series file or --dark and --light, not both.")
@@ -168,7 +169,6 @@ def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
             raise InputError(
                 f"{settings.series}: [kinetics] has an unknown key {unknown[0]}; expected {', '.join(known)}."
             )
-        default = {f.name: f.default for f in fields(KineticsSettings)}
         given = {k: v for k, v in files.kinetics.items() if getattr(settings, k) == default[k]}
         settings = replace(settings, **given)
     elif settings.dark is None or not settings.light:
@@ -180,11 +180,13 @@ def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
     if settings.light_labels:
         files = replace(files, light_labels=pair(settings.light_labels))
     states = dict(files.states)
-    for text in settings.state or ():
-        name, _, path = text.partition("=")
-        if not path:
-            raise InputError(f"--state {text} is not of the form NAME=MODEL, such as A=dark.pdb.")
-        states[name.strip()] = Path(path)
+    states |= {name: Path(path) for name, path in pairs(settings.state, "--state").items()}
+    if not settings.move:
+        for name in ("move_sd", "restraints", "unrestrained"):
+            if getattr(settings, name) != default[name]:
+                raise InputError(
+                    f"--{name.replace('_', '-')} is about states that move; add --move, or leave it out."
+                )
     if len(states) < 2:
         raise InputError(
             f"Found {len(states)} states; give the dark one and at least one other, --state NAME=MODEL."
@@ -199,6 +201,8 @@ def pairs(texts, option: str) -> dict[str, str]:
         name, _, value = text.rpartition("=")
         if not name or not value:
             raise InputError(f"{option} {text} is not of the form NAME=VALUE.")
+        if name.strip() in out:
+            raise InputError(f"{option} names {name.strip()} twice; leave one out.")
         out[name.strip()] = value.strip()
     return out
 
@@ -216,6 +220,13 @@ def scheme_of(text: str, settings: KineticsSettings, files: SeriesFiles) -> Kine
             returns[transition(name)] = to.strip()
     start = settings.start or scheme.states[0]
     structures = {k: v for k, v in given.items() if k in scheme.states}
+    # Those of other schemes are for --compare.
+    unknown = [] if settings.compare else sorted(set(given) - set(structures))
+    if unknown:
+        raise InputError(
+            f"--structure {unknown[0]}={given[unknown[0]]}: the scheme has no such state; it has "
+            f"{', '.join(scheme.states)}."
+        )
     missing = [s for s in scheme.states if structures.get(s, s) not in names]
     if missing:
         raise InputError(

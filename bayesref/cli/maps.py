@@ -135,10 +135,14 @@ def read_pair(settings: MapsSettings) -> tuple[TimeSeries, MergedData]:
     if settings.differences is not None:
         if settings.dark or settings.light:
             raise InputError("--differences takes the place of --dark and --light; give one or the other.")
+        if settings.labels or settings.light_labels:
+            raise InputError("--differences has columns of its own; leave --labels and --light-labels out.")
         f = settings.differences
         files = SeriesFiles(f, {0.0: f}, ("F_off", "SIGF_off"), light_labels=("F_on", "SIGF_on"))
     elif settings.dark is None or settings.light is None:
         raise InputError("Maps need --dark and --light, or --differences.")
+    elif settings.dark.is_file() and settings.light.is_file() and settings.dark.samefile(settings.light):
+        raise InputError(f"--dark and --light are both {settings.dark}; give two datasets.")
     else:
         files = SeriesFiles(
             settings.dark,
@@ -187,6 +191,8 @@ def share_draws(settings: MapsSettings) -> torch.Tensor | None:
         return x[(x > 0.2 * mean) & (x <= 1)]
     if settings.share_from:
         return shares_of(settings.share_from, settings.delay)
+    if settings.delay:
+        raise InputError("--delay says which of --share-from to take; add that, or leave it out.")
     return None
 
 
@@ -198,7 +204,11 @@ def shares_of(path: Path, delay: str | None) -> torch.Tensor:
 
     if not path.is_file():
         raise InputError(f"There is no file {path}; --share-from takes posterior.nc of `bayesref kinetics`.")
-    with xarray.open_dataset(path, group="posterior") as draws:
+    try:
+        opened = xarray.open_dataset(path, group="posterior")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is no posterior.nc of `bayesref kinetics`; give that file.") from error
+    with opened as draws:
         if "occupancy" not in draws or "dark" not in draws.attrs:
             raise InputError(f"{path} holds no occupancies of `bayesref kinetics`; give its posterior.nc.")
         known = draws["delay"].values

@@ -94,10 +94,10 @@ def read_series_file(path: str | Path) -> SeriesFiles:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"There is no series file {path}.")
+        raise InputError(f"There is no series file {path}; check the name.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no text, or no TOML
         raise InputError(f"{path} is not TOML: {error}.") from error
     unknown = sorted(set(table) - {"series", "light", "states", "kinetics"})
     if unknown:

@@ -48,6 +48,9 @@ def write_map(grid: gemmi.FloatGrid, values: np.ndarray, path: str | Path) -> No
         ccp4.write_ccp4_map(str(temporary))
 
 
+FEATURE = ["height", "sd", "probability", "density", "x", "y", "z", "atom", "distance"]
+
+
 def peak_table(peaks, rms: float, k: float) -> pd.DataFrame:
     """A row for each feature: height and sd in units of s, probability of more than k s, place, nearest atom."""
     from scipy.special import ndtr
@@ -59,7 +62,7 @@ def peak_table(peaks, rms: float, k: float) -> pd.DataFrame:
             "height": height, "sd": sd, "probability": float(ndtr((abs(height) - k) / sd)), "density": p.height,
             "x": p.frac[0], "y": p.frac[1], "z": p.frac[2], "atom": p.atom, "distance": p.distance,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=FEATURE)
 
 
 @_styled

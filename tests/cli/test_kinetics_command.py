@@ -155,6 +155,16 @@ def test_shares_without_a_scheme(series, results, tmp_path):
         ([*ONE, *BOTH, "--fix", "B=1.2"], "at most 1"),
         ([*ONE, *BOTH, "--move", "B=HEM:3"], "no residue HEM"),
         ([*ONE, *BOTH, "--move", "B=UNK:far"], "far is no distance"),
+        ([*ONE, *BOTH, "--state", "A={s}/B.pdb"], "--state names A twice"),
+        ([*ONE, *BOTH, "--move-sd", "0.5"], "--move-sd is about states that move"),
+        ([*ONE, *BOTH, "--restraints", "{s}/none.cif"], "--restraints is about states that move"),
+        ([*ONE, *BOTH, "--metadata", "X"], "--metadata is about spots"),
+        (["{s}/series.toml", "--structure", "Z=A"], "--structure Z=A: the scheme has no such state"),
+        (["{s}/series.toml", "--fix", "k A->B=2/s"], "there is no such reaction; there are B->A"),
+        (["{s}/series.toml", "--fix", "activatoin=0.2", "--dmin", "5"], "has no such number; it has k B->A"),
+        (["{s}/series.toml", "--fix", "activation=0.2", "--fix", "activation=0.3"], "--fix names activation twice"),
+        (["{s}/series.toml", "--page", "merge", "--dmin", "5"], "choose another with --page"),
+        (["{s}/A.pdb"], "is not TOML"),
     ],
     ids=str,
 )  # fmt: skip
@@ -171,9 +181,10 @@ def test_a_broken_series_file(tmp_path, capsys):
     for text, message in (
         ("[series\n", "not TOML"),
         ("[series]\n", "needs dark"),
+        (b"\x82\xff", "not TOML"),
         ("[serie]\ndark=1\n", "unknown table"),
     ):
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         assert run("kinetics", path, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from bayesref.cli.app import main
+from bayesref.results.difference_maps import FEATURE, peak_table
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,8 @@ def test_all_files_are_written_and_the_change_is_seen(series, tmp_path):
         (("--share", "1.5"), "--share is 1.5"),
         (("--share", "0.2", "--share-from", "x.nc"), "not both"),
         (("--share-from", "nowhere.nc", "--delay", "1us"), "no file nowhere.nc"),
+        (("--share-from", __file__, "--delay", "1us"), "is no posterior.nc"),
+        (("--delay", "1us"), "add that, or leave it out"),
     ],
 )
 def test_errors_in_one_sentence(series, tmp_path, capsys, options, words):
@@ -59,6 +62,13 @@ def test_errors_in_one_sentence(series, tmp_path, capsys, options, words):
     assert run("maps", *files, *options, "--out", tmp_path / "o") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_a_dataset_has_no_differences_from_itself(series, tmp_path, capsys):
+    same = ("--dark", series / "dark.mtz", "--light", series / "dark.mtz", "--model", series / "A.pdb")
+    assert run("maps", *same, "--out", tmp_path / "o") == 2
+    assert "give two datasets" in capsys.readouterr().err
+    assert list(peak_table([], 1.0, 3.0)) == FEATURE
 
 
 def test_differences_of_a_joint_prior_are_taken_as_they_are(series, tmp_path):
