@@ -38,6 +38,7 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = "interrupted; files that were not finished are not there."
 LENGTHS = ("dmin", "dmax", "wavelength", "pixel")  # options in Å
 
 
@@ -78,7 +79,10 @@ def _check_numbers(command) -> None:
                 raise InputError(f"{option} is {value:g}; it must be above zero, in Å.")
             if name.endswith("seed") and value is not None and value < 0:
                 raise InputError(f"{option} is {value}; give a whole number of zero or more.")
-        return run(**values)
+        try:
+            return run(**values)
+        except KeyboardInterrupt:  # here, since typer would say nothing
+            _fail(INTERRUPTED, 130)
 
     if not hasattr(command, "commands"):
         command.callback = checked
@@ -119,6 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     try:
         app([a for a in arguments if a != "--debug"], prog_name="bayesref")
+    except KeyboardInterrupt:
+        _fail(INTERRUPTED, 130)
     except InputError as e:
         if debug:
             raise

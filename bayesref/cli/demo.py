@@ -21,6 +21,7 @@ from bayesref.cli.command import command_from
 from bayesref.cli.kinetics import KineticsSettings, kinetics
 from bayesref.cli.merge import merge
 from bayesref.cli.options import MergeSettings
+from bayesref.cli.resume import stop_with
 from bayesref.cli.simulate_kinetics import SeriesSettings
 from bayesref.cli.simulate_kinetics import kinetics as simulate_kinetics
 from bayesref.cli.tables import table
@@ -97,6 +98,7 @@ def demo(settings: DemoSettings) -> None:
             overwrite=settings.overwrite,
         )
     )
+    stop_with(out / "merged")
     tables = [compare(out / "merged" / f"merged_{t}.mtz", path) for t, path in enumerate(truth)]
     change = difference(*tables)
     sets = {"F, first": as_truth(tables[0]), "F, second": as_truth(tables[1]), "difference": change}

@@ -26,6 +26,7 @@ from bayesref.cli.kinetics_options import (
 )
 from bayesref.cli.merge import merge
 from bayesref.cli.options import MergeSettings
+from bayesref.cli.resume import stop_with
 from bayesref.cli.tables import table
 from bayesref.inference.laplace import SmallPosterior, fit_small
 from bayesref.io.atomic import prepare_output
@@ -149,6 +150,7 @@ def merged(files: SeriesFiles, settings: KineticsSettings, out: Path, console: C
             threads=settings.threads, seed=settings.seed, quiet=settings.quiet, overwrite=settings.overwrite,
         )
     )  # fmt: skip
+    stop_with(out / "merged")
     new = [out / "merged" / f"merged_{i}.mtz" for i in range(len(paths))]
     return replace(
         files, dark=new[0], light=dict(zip(sorted(files.light), new[1:], strict=True)), labels=("F", "SIGF")

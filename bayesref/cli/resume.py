@@ -6,6 +6,7 @@
 Batch systems send SIGTERM before they kill: the checkpoint is brought up to date, and one sentence says how to go on.
 """
 
+import json
 import signal
 import sys
 import threading
@@ -66,6 +67,12 @@ def prepare(settings: MergeSettings, console: Console) -> tuple[Path, Checkpoint
     if distributed.is_first() and not settings.resume:
         checkpoint.clear()
     return out, checkpoint if every != 0 else None
+
+
+def stop_with(out: Path) -> None:
+    """Stop here too where the merge with results in `out` was stopped by Ctrl-C."""
+    if json.loads((out / "run.json").read_text())["fit"]["reason"].startswith("interrupted"):
+        raise KeyboardInterrupt
 
 
 @contextmanager

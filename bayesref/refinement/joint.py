@@ -186,6 +186,8 @@ def merge_and_refine(
         return fit(model, obs, *args, **settings)
 
     first = merge(importlib.import_module("bayesref.models.merge").model, scale)
+    if interrupted(first):
+        raise KeyboardInterrupt
     Sigma = model_falloff(crystal, obs.asu)
     anchor = Anchor(obs.asu.stol2, Sigma)
     sequential = rescaled(first.amplitudes(seed=seed), Sigma)
@@ -199,9 +201,15 @@ def merge_and_refine(
     report_round(history[-1])
     reason, posterior = "all rounds asked for are done", first
     for k in range(1, rounds + 1):
+        if interrupted(structure):
+            reason = structure.reason
+            break
         mine = StructureScale(anchor, scale, weights)
         posterior = merge(merging_page(page, structure), mine, structure.atoms, left_out(structure))
         weights = posterior.latents.unpack(posterior.mean)[mine.site]
+        if interrupted(posterior):
+            reason = posterior.reason
+            break
         before, data = structure.crystal.xyz, natural_data(posterior, free, seed=seed)
         structure = refined_again(structure, data, options)
         history.append(_row(k, posterior.elbo, structure, before))
@@ -210,13 +218,15 @@ def merge_and_refine(
         if history[-1]["moved"] < MOVED or (k > 1 and gain < GAIN):
             reason = f"the last round moved atoms by {history[-1]['moved']:.3f} Å rms"
             break
-    posterior = merge(
-        merging_page(page, structure),
-        StructureScale(anchor, scale, weights),
-        structure.atoms,
-        left_out(structure),
-    )
+    if not interrupted(posterior):
+        mine = StructureScale(anchor, scale, weights)
+        posterior = merge(merging_page(page, structure), mine, structure.atoms, left_out(structure))
     return JointPosterior(structure, posterior, posterior.amplitudes(seed=seed), sequential, history, reason)
+
+
+def interrupted(posterior: Posterior | StructurePosterior) -> bool:
+    """Whether a fit was stopped by hand, and gave the best that it had."""
+    return posterior.reason.startswith("interrupted")
 
 
 def refined_again(structure: StructurePosterior, data: MergedData, options: dict) -> StructurePosterior:

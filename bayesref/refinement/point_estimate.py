@@ -33,6 +33,7 @@ MIN_FREE = 100  # reflections; below, errors are learned from the work set
 MAX_STEP = 0.25  # Å, or of log B
 REACH = 4.0  # how far a global latent may go in one fit
 SETTLING = 3  # cycles that look for the overall B; from then on it is near
+INTERRUPTED = "interrupted; this is the best so far"
 STEADY = 0.06  # of log τ²: 3 % of the width of restraints
 
 
@@ -175,24 +176,29 @@ def refine_point(
     z, history, begin = start(target), [], time.monotonic()
     displacements = target.atoms.displacements
     determined, reason = 0.0, "all cycles asked for are done"
-    for cycle in range(cycles):
-        z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1, overall=True)
-        if cycle < SETTLING and displacements is not None and not displacements.spherical:
-            scales = [k for k in target.globals if k not in error_sites(target, z)]
-            z = settle(target, z, scales, fit_sites)
-        z, found = fit_atoms(target, z, steps, 0.5)
-        row = _row(target, z, cycle, found, time.monotonic() - begin)
-        before = target.atoms.temperature
-        target, determined = _next(target, z)
-        row["restraint_width"], row["B_width"] = (t**0.5 for t in target.atoms.temperature)
-        history.append(row)
-        report(row)
-        steady = all(
-            abs(np.log(a / b)) < STEADY for a, b in zip(target.atoms.temperature, before, strict=True)
-        )
-        if cycle > 2 and row["moved"] < 0.01 and steady:
-            reason = f"the last cycle moved atoms by {row['moved']:.3f} Å rms"
-            break
+    try:
+        for cycle in range(cycles):
+            z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1, overall=True)
+            if cycle < SETTLING and displacements is not None and not displacements.spherical:
+                scales = [k for k in target.globals if k not in error_sites(target, z)]
+                z = settle(target, z, scales, fit_sites)
+            z, found = fit_atoms(target, z, steps, 0.5)
+            row = _row(target, z, cycle, found, time.monotonic() - begin)
+            before = target.atoms.temperature
+            target, determined = _next(target, z)
+            row["restraint_width"], row["B_width"] = (t**0.5 for t in target.atoms.temperature)
+            history.append(row)
+            report(row)
+            steady = all(
+                abs(np.log(a / b)) < STEADY for a, b in zip(target.atoms.temperature, before, strict=True)
+            )
+            if cycle > 2 and row["moved"] < 0.01 and steady:
+                reason = f"the last cycle moved atoms by {row['moved']:.3f} Å rms"
+                break
+    except KeyboardInterrupt as e:
+        if type(e) is not KeyboardInterrupt:  # one of its own means to end at once
+            raise
+        reason = INTERRUPTED
     z = fit_globals(target, z, determined, rounds=1, overall=cycles > 0)
     return PointEstimate(target, z, history, reason, determined)
 

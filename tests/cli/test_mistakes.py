@@ -1,7 +1,9 @@
 """Mistakes that every command knows: numbers that mean nothing, files that are there, a full disk."""
 
 import errno
+import json
 import os
+from contextlib import nullcontext
 
 import gemmi
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from bayesref._checks import InputError
 from bayesref.cli.app import main
+from bayesref.cli.resume import stop_with
 from bayesref.io.atomic import atomic_path
 from bayesref.io.structure import read_structure, write_structure
 
@@ -26,10 +29,10 @@ def model(tmp_path):
     return tmp_path / "model.pdb"
 
 
-def failure(capsys, *arguments) -> str:
+def failure(capsys, *arguments, code=2) -> str:
     with pytest.raises(SystemExit) as end:
         main([str(a) for a in arguments])
-    assert end.value.code == 2
+    assert end.value.code == code
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error
@@ -54,6 +57,22 @@ def test_simulated_crystals_must_be_possible(tmp_path, capsys):
     assert "does not fit the unit cell" in failure(capsys, *command, "--spacegroup", "P 61")
     assert "give a larger dmin" in failure(capsys, *command, "--dmin", 0.01)
     assert "No reflection lies within" in failure(capsys, *command, "--dmin", 100)
+
+
+def test_an_interrupt_ends_with_a_sentence(model, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayesref.cli.sf.structure_factors", interrupt)
+    assert "interrupted" in failure(capsys, "sf", model, "--dmin", 3, "--out", tmp_path / "f.mtz", code=130)
+    assert not (tmp_path / "f.mtz").exists()
+
+
+def test_what_follows_a_merge_stops_with_it(tmp_path):
+    for reason in ("all is well", "interrupted; this is the best so far"):
+        (tmp_path / "run.json").write_text(json.dumps({"fit": {"reason": reason}}))
+        with pytest.raises(KeyboardInterrupt) if reason[0] == "i" else nullcontext():
+            stop_with(tmp_path)
 
 
 def test_a_file_that_is_there_is_not_replaced_unasked(model, tmp_path, capsys):

@@ -162,6 +162,20 @@ def test_data_that_say_nothing(tmp_path, inputs, capsys, change, message):
     assert message in capsys.readouterr().err
 
 
+def test_an_interrupted_refinement_keeps_what_it_has(tmp_path, inputs, capsys, monkeypatch):
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayesref.cli.refine.progress_line", interrupt)
+    files = (inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert run("refine", *files, "--out", tmp_path / "out", "--ensemble", 0) == 0
+    assert "interrupted; this is the best so far" in capsys.readouterr().out
+    fit = json.loads((tmp_path / "out" / "run.json").read_text())["fit"]
+    assert fit["reason"].startswith("interrupted")
+    assert fit["cycles"] == 1
+    assert (tmp_path / "out" / "refined.cif").is_file()
+
+
 def test_results_are_not_overwritten_unasked(inputs, results, capsys):
     files = (inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif")
     assert run("refine", *files, "--out", results) == 2
