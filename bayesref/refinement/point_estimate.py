@@ -25,6 +25,7 @@ from bayesref.refinement.adp_width import with_widths
 from bayesref.refinement.atomic_model import SITES, of_atoms
 from bayesref.refinement.curvature import Factor, data_blocks, precision, width
 from bayesref.refinement.lbfgs import minimize
+from bayesref.refinement.r_factors import r_factors
 from bayesref.refinement.target import ATOMS, Target
 from bayesref.refinement.temperature import temperatures
 from bayesref.refinement.tls_step import bordered
@@ -226,16 +227,3 @@ def _row(target, z, cycle, found, seconds):
         "cycle": cycle, **r_factors(target, z), "log_joint": -found.value, "gain": found.decrement, "moved": moved,
         "evaluations": found.evaluations, "seconds": seconds,
     }  # fmt: skip
-
-
-@torch.no_grad()
-def r_factors(target: Target, z) -> dict[str, float]:
-    """Σ | |F_obs| - G | / Σ |F_obs| of the work set, "R", and of the free set, "R_free" (NaN without one)."""
-    d, values = target.data, target.latents.unpack(z)
-    G = target.explained(target.expected(values)[0], values)
-    difference, Fo = (d.F_obs - G).abs(), d.F_obs
-    sets = {"R": d.measured & ~d.free, "R_free": d.measured & d.free}
-    return {
-        k: float(difference[r].sum() / Fo[r].sum()) if bool(r.any()) else float("nan")
-        for k, r in sets.items()
-    }

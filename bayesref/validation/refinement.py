@@ -1,13 +1,16 @@
 """How well a model explains merged data, by resolution.
 
-    R = Σ | |F_obs| - G | / Σ |F_obs|            G = D |F_calc|, of a twin √Σ;  F_obs as measured, or √max(I, 0)
-    CC = correlation of F_obs with G             FOM = E[F m] / E F, the expected cosine of the phase error
+    R = Σ | |F_obs| - K G | / Σ |F_obs|          G = D |F_calc|, of a twin √Σ;  F_obs as measured, or √max(I, 0)
+    CC = correlation of F_obs with K G           K: least squares on the work set, see `refinement.r_factors`
+    FOM = E[F m] / E F, the expected cosine of the phase error
 
 Work and free set apart; bins hold equal numbers of reflections.
 """
 
 import pandas as pd
 import torch
+
+from bayesref.refinement.r_factors import on_scale_of_data
 
 
 def refinement_statistics(target, z, n_bins: int = 12) -> pd.DataFrame:
@@ -20,8 +23,10 @@ def refinement_statistics(target, z, n_bins: int = 12) -> pd.DataFrame:
     with torch.no_grad():
         G, V = target.expected(values)
     measured = target.measured(z)
+    work = data.measured & ~data.free
+    scaled = on_scale_of_data(data.F_obs, target.explained(G, values), data.asu.stol2, work)
     columns = {
-        "F": data.F_obs, "G": target.explained(G, values), "fom": measured.phased / measured.F,
+        "F": data.F_obs, "G": scaled, "fom": measured.phased / measured.F,
         "error": V / data.asu.epsilon / target.atoms.Sigma,
     }  # fmt: skip
     d, order = data.asu.dHKL, data.asu.dHKL.argsort(descending=True)
