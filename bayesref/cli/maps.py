@@ -141,8 +141,11 @@ def read_pair(settings: MapsSettings) -> tuple[TimeSeries, MergedData]:
         files = SeriesFiles(f, {0.0: f}, ("F_off", "SIGF_off"), light_labels=("F_on", "SIGF_on"))
     elif settings.dark is None or settings.light is None:
         raise InputError("Maps need --dark and --light, or --differences.")
-    elif settings.dark.is_file() and settings.light.is_file() and settings.dark.samefile(settings.light):
-        raise InputError(f"--dark and --light are both {settings.dark}; give two datasets.")
+    elif settings.dark == settings.light and settings.light_labels in (None, settings.labels):
+        raise InputError(
+            f"--dark and --light are both {settings.dark}; give two datasets, or name their columns with --labels and "
+            "--light-labels."
+        )
     else:
         files = SeriesFiles(
             settings.dark,

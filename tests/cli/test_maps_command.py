@@ -68,6 +68,9 @@ def test_a_dataset_has_no_differences_from_itself(series, tmp_path, capsys):
     same = ("--dark", series / "dark.mtz", "--light", series / "dark.mtz", "--model", series / "A.pdb")
     assert run("maps", *same, "--out", tmp_path / "o") == 2
     assert "give two datasets" in capsys.readouterr().err
+    # Two pairs of columns of one file are two datasets; here the second is not there.
+    assert run("maps", *same, "--light-labels", "F_on,SIGF_on", "--out", tmp_path / "o") == 2
+    assert "has no column F_on" in capsys.readouterr().err
     assert list(peak_table([], 1.0, 3.0)) == FEATURE
 
 
