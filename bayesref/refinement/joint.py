@@ -138,7 +138,9 @@ def left_out(structure: StructurePosterior, n_draws: int = 32) -> torch.Tensor:
     data = target.data
     m = target.measured(structure.mean)
     G, _ = target.expected(structure.values)
-    draws = torch.stack([target.expected(target.latents.unpack(z))[0] for z in structure.draw(n_draws)])
+    draws = torch.stack(
+        [target.expected(target.latents.unpack(z))[0] for z in structure.draw(n_draws, stiff=True)]
+    )
     kind = data.asu.epsilon * (
         1.0 + data.asu.centric.double()
     )  # errors along the phase only, or in both directions

@@ -39,7 +39,8 @@ class StructurePosterior:
     target : Target at the point estimate
     mean : (latent,), near the point estimate, the mode of a skewed density
     atom_rows, global_rows, error_rows : places in z, int64
-    law : of z - mean at atom_rows and global_rows
+    law : of z - mean at atom_rows and global_rows, right for each of them
+    stiff : the same, right for what the data know best, such as F; see `variational.nearest`
     error_root : (error, error), L with L Lᵀ the covariance of e
     determined : number of parameters that the data determine
     history, reason : of the point estimate
@@ -51,16 +52,18 @@ class StructurePosterior:
     global_rows: torch.Tensor
     error_rows: torch.Tensor
     law: StructuredGaussian
+    stiff: StructuredGaussian
     error_root: torch.Tensor | ArrowRoot
     determined: float
     history: list
     reason: str
 
-    def draw(self, n: int, seed: int = 0) -> torch.Tensor:
-        """Draws of z, (draw, latent)."""
+    def draw(self, n: int, seed: int = 0, stiff: bool = False) -> torch.Tensor:
+        """Draws of z, (draw, latent); `stiff` for the spread of F."""
+        law = self.stiff if stiff else self.law
         g = torch.Generator().manual_seed(seed)
         z = self.mean.repeat(n, 1)
-        z[:, self.rows] += torch.from_numpy(self.law.draw(n, seed).T)
+        z[:, self.rows] += torch.from_numpy(law.draw(n, seed).T)
         de = (self.error_root @ torch.randn(len(self.error_rows), n, generator=g, dtype=z.dtype)).T
         z[:, self.error_rows] += de
         return z
@@ -134,15 +137,16 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     H = _difference_rows(target, z, global_rows)  # (global, latent)
     C = H[:, rows].numpy().T
     law = StructuredGaussian.of(P, 0 * C if mean_field else C, H[:, global_rows].numpy(), factor)
+    stiff = law
     if skewed and target.atoms.displacements is None:
         moving = [k for k in target.latents.sites if k not in errors]
-        law, mean = nearest(target, mean, torch.cat([rows, global_rows]), law, moving)
+        law, stiff, mean = nearest(target, mean, torch.cat([rows, global_rows]), law, moving)
     free = target.data.free
     use = free if int(free.sum()) >= MIN_FREE else None
     E = _difference_rows(target, z, error_rows, errors, use)[:, error_rows]
     return StructurePosterior(
-        target, mean, rows, global_rows, error_rows, law, inverse_root(E), estimate.determined, estimate.history,
-        estimate.reason,
+        target, mean, rows, global_rows, error_rows, law, stiff, inverse_root(E), estimate.determined,
+        estimate.history, estimate.reason,
     )  # fmt: skip
 
 

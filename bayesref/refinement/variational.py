@@ -29,7 +29,10 @@ SHARES = (0.5, 2.0)  # of the variances: none changes by more
 
 
 def nearest(target, z, rows: torch.Tensor, law: StructuredGaussian, sites, seed: int = 0):
-    """Law and z (latent,) after the steps above.
+    """Law with Λ, law without, and z (latent,) after the steps above.
+
+    Λ makes every parameter as wide as it is, and with it the stiff combinations that data know well: of what these
+    decide, such as F, the law without is right.
 
     Parameters
     ----------
@@ -58,7 +61,7 @@ def nearest(target, z, rows: torch.Tensor, law: StructuredGaussian, sites, seed:
             break
     e = bend - law.precision(x)
     e = e - np.outer(law.read, law.along @ e)
-    return law.scaled(_factors(x, -law.covariance(e), law.n_atom_rows)), z
+    return law.scaled(_factors(x, -law.covariance(e), law.n_atom_rows)), law, z
 
 
 def _draws(law, seed):

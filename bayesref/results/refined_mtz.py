@@ -116,7 +116,7 @@ def write_map_sigma(posterior, path: str | Path, n_draws: int = 24, seed: int = 
     """
     data = posterior.target.data
     densities = []
-    for z in posterior.draw(n_draws, seed):
+    for z in posterior.draw(n_draws, seed, stiff=True):
         c = map_coefficients(posterior.target, z)
         mtz = gemmi.Mtz(with_base=True)
         mtz.spacegroup = data.asu.spacegroup

@@ -68,9 +68,10 @@ def test_a_gaussian_posterior_is_found_from_a_wrong_start(monkeypatch):
     start = StructuredGaussian.of(P, law.C / s[: 4 * N, None], law.Q)
     target = _Known(H, g.uniform(-0.4, 0.4, len(H)))
     rows = torch.arange(len(H))
-    found, z = variational.nearest(target, torch.zeros(len(H), dtype=torch.float64), rows, start, None)
+    found, stiff, z = variational.nearest(target, torch.zeros(len(H), dtype=torch.float64), rows, start, None)
     truth = np.linalg.inv(H).diagonal() ** 0.5
     sd = (found.dense_root() ** 2).sum(1) ** 0.5
+    np.testing.assert_allclose(stiff.covariance(np.eye(len(H))), start.covariance(np.eye(len(H))))
     before = (start.dense_root() ** 2).sum(1) ** 0.5
     apart = np.arange(4 * N) % 4 != 3  # of log B what all share keeps its width
     assert (np.abs(z.numpy() - target.shift.numpy()) / truth).max() < 0.12
