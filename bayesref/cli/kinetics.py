@@ -27,7 +27,7 @@ from bayesref.cli.kinetics_options import (
 from bayesref.cli.merge import merge
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.resume import stop_with
-from bayesref.cli.tables import table
+from bayesref.cli.tables import table, wide_console
 from bayesref.inference.laplace import SmallPosterior, fit_small
 from bayesref.io.atomic import prepare_output
 from bayesref.io.merged import check_against
@@ -62,7 +62,7 @@ def kinetics(settings: KineticsSettings) -> None:
     --scheme "B -> A" --out kinetics
     """
     begin = time.monotonic()
-    console = Console(quiet=settings.quiet)
+    console = wide_console(quiet=settings.quiet)
     torch.set_num_threads(settings.threads)
     files, settings = gather(settings)
     fixed = fixed_values(settings)

@@ -1,11 +1,21 @@
 """Tables that commands print."""
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from bayesref.data.report import ReadReport
 from bayesref.inference.posterior import Posterior
 from bayesref.scaling.scale import Scale
+
+WIDTH = 110  # characters
+
+
+def wide_console(**options) -> Console:
+    """A console for wide tables: where the terminal is narrow or not known, nothing is cut or wrapped to its width."""
+    console = Console(**options)
+    console.width = max(console.width, WIDTH)
+    return console
 
 
 def table(title: str | None, *columns: str) -> Table:

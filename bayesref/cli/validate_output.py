@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
-from bayesref.cli.tables import number, resolution_table, table
+from bayesref.cli.tables import number, resolution_table, table, wide_console
 from bayesref.io.atomic import atomic_path
 from bayesref.results.plots import write_plot
 from bayesref.results.validation_plots import resolution_plot
-
-WIDTH = 110  # of tables, so that names of columns are not cut where the terminal is narrow or not known
 
 
 def print_tables(title: str, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -23,8 +20,7 @@ def print_tables(title: str, tables: Mapping[str, pd.DataFrame]) -> None:
 
 def _print(title, shown) -> None:
     # A title of the table itself would be wrapped to the width of the columns.
-    console = Console(highlight=False)
-    console.width = max(console.width, WIDTH)
+    console = wide_console(highlight=False)
     console.print(title, style="bold", soft_wrap=True)
     console.print(shown, "")
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from bayesref.io.atomic import atomic_path
-from bayesref.results.plots import BLUE, GREY, ORANGE, _figure, _styled
+from bayesref.results.plots import BLUE, GREY, ORANGE, _figure, _resolution_axis, _styled
 
 
 def write_difference_mtz(asu, columns: dict[tuple[str, str], torch.Tensor], path: str | Path) -> None:
@@ -91,7 +91,8 @@ def plot_difference(table: pd.DataFrame, difference, k: float, path: str | Path,
         d_star2, [np.sqrt(signal[rows].mean()) for rows in order], color=ORANGE, label="prior and noise"
     )
     right.axhline(1, color=GREY, lw=0.8, ls=":", label="noise alone")
-    right.set_xlabel("1/d² (Å⁻²)")
+    shown = difference.asu.dHKL[good]
+    _resolution_axis(right, float(shown.max()), float(shown.min()))
     right.set_ylabel("root mean square of ΔF/σ")
     right.set_ylim(bottom=0)
     right.legend()
