@@ -111,7 +111,7 @@ def build_program(settings: MergeSettings, obs: Observations) -> Program:
     prior = related_prior(settings) or amplitude_prior(settings, obs)
     page = laue_page(prior.page, obs)
     model = prior.bind(programs.load(page))
-    _check_signature(model, page)
+    check_page(model, page, ("obs", "scale"), "bayesref merge")
     scale, notes = build_scale(settings, obs)
     notes = laue_notes(obs) + prior.notes + notes
     return Program(model, scale, fixed_sites(settings, model, obs, scale), notes, prior.report)
@@ -207,15 +207,17 @@ def _check_value(name: str, value: float, transform: Any) -> None:
         raise InputError(f"{name} = {value:g} is impossible: its prior has no such number.")
 
 
-def _check_signature(model: Callable, name: str) -> None:
+def check_page(model: Callable, name: str, takes: tuple[str, ...], command: str) -> None:
+    """Raise `InputError` for a page that is about something else than the command."""
     required = [
         p.name
         for p in inspect.signature(model).parameters.values()
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    if len(required) != 2:
+    # Pages of users may call their data as they like, but not as pages of other kinds do.
+    if len(required) != len(takes) or required[0] in {"obs", "data", "series"} - {takes[0]}:
         raise InputError(
-            f"The model {name} takes ({', '.join(required)}); bayesref merge calls model(obs, scale), "
+            f"The model {name} takes ({', '.join(required)}); {command} calls model({', '.join(takes)}), "
             "so choose another page."
         )
 

@@ -1,7 +1,7 @@
 """`bayesref refine`: a model and merged data in, the posterior of the structure out."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
 from bayesref.cli.merge_refine import SpotOptions, is_unmerged, read_spots, run_joint, write_merged
-from bayesref.cli.program import comma_list
+from bayesref.cli.program import check_page, comma_list
 from bayesref.cli.tables import table
 from bayesref.crystal.atoms import Crystal
 from bayesref.crystal.free_flags import free_flags
@@ -148,6 +148,7 @@ def refine(settings: RefineSettings) -> None:
     console = Console(quiet=settings.quiet)
     torch.set_num_threads(settings.threads)
     out = prepare_output(settings.out, settings.overwrite)
+    refuse_idle(settings)
     crystal = read_structure(settings.model)
     check_refinable(crystal, settings.model)
     spots = read_spots(settings, console) if is_unmerged(settings.data) else None
@@ -182,6 +183,8 @@ def refine(settings: RefineSettings) -> None:
     }  # fmt: skip
     if spots is None:
         page = programs.load(settings.page) if settings.page else None
+        if page is not None and settings.page is not None:
+            check_page(page, settings.page, ("data", "atoms"), "bayesref refine")
         posterior = run(crystal, data, dictionary.monlib, page, twin=settings.twin, pairs=pairs, **options)
     else:
         if settings.twin not in ("auto", "none"):
@@ -197,6 +200,23 @@ def refine(settings: RefineSettings) -> None:
     )
     record = write_refinement(posterior, statistics, out, requests)
     print_result(console, posterior, record, statistics, out)
+
+
+def refuse_idle(settings: RefineSettings) -> None:
+    """Raise `InputError` for an option that would change nothing."""
+    usual = {f.name: f.default for f in fields(settings)}
+    for names, given, why in (
+        (
+            ("metadata", "scale", "rounds"),
+            is_unmerged(settings.data),
+            "is about spots; give them, not merged data",
+        ),
+        (("tls_group",), "tls" in settings.adp, "is about rigid groups; add --adp tls"),
+        (("hydrogen_contacts",), settings.hydrogens == "riding", "is about riding hydrogens; let them ride"),
+    ):
+        for name in names:
+            if not given and settings.data.is_file() and getattr(settings, name) != usual[name]:
+                raise InputError(f"--{name.replace('_', '-')} {why}, or leave it out.")
 
 
 def friedel_mates(settings: RefineSettings, data: MergedData):

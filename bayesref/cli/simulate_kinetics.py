@@ -42,8 +42,8 @@ class SeriesSettings:
     shift: Annotated[float, CRYSTAL(help="How far 24 atoms move in each state, Å rms.")] = 0.7
     dmin: Annotated[float, CRYSTAL(help="Resolution limit, Å.")] = 2.0
     error: Annotated[float, MEASURED(help="Error of the dark model, share of the mean intensity.")] = 0.1
-    own: Annotated[float, MEASURED(help="Error of each delay alone, share of that.")] = 0.01
-    noise: Annotated[float, MEASURED(help="SIGF over the root mean square amplitude.")] = 0.03
+    own: Annotated[float, MEASURED(min=0, help="Error of each delay alone, share of that.")] = 0.01
+    noise: Annotated[float, MEASURED(min=0, help="SIGF over the root mean square amplitude.")] = 0.03
     multiplicity: Annotated[
         float | None,
         MEASURED(help="Write spots, this many per reflection and delay, in place of merged amplitudes."),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import typer
 
+from bayesref._checks import InputError
 from bayesref.cli.command import command_from
 from bayesref.crystal.twin_laws import twin_law
 from bayesref.io.atomic import atomic_path, prepare_output
@@ -39,11 +40,13 @@ class SimulateRefineSettings:
     twin_fraction: Annotated[float, DATA(min=0, max=1, help="Share of the second domain of a twin.")] = 0.25
     seed: Annotated[int, DATA(help="Of the random numbers.")] = 1
     overwrite: Annotated[bool, DATA("--overwrite", help="Replace files that are there already.")] = False
-    error: Annotated[float, ERRORS(help="Share of ⟨F²/ε⟩ that the model misses at low resolution.")] = 0.08
+    error: Annotated[
+        float, ERRORS(min=0, help="Share of ⟨F²/ε⟩ that the model misses at low resolution.")
+    ] = 0.08
     rise: Annotated[float, ERRORS(help="Logarithm of its growth up to dmin.")] = 1.0
-    noise: Annotated[float, ERRORS(help="SIGI of a weak reflection over the mean intensity.")] = 0.05
-    relative: Annotated[float, ERRORS(help="Relative error of strong reflections.")] = 0.03
-    k_sol: Annotated[float, ERRORS(help="Solvent density, electrons/Å³.")] = 0.35
+    noise: Annotated[float, ERRORS(min=0, help="SIGI of a weak reflection over the mean intensity.")] = 0.05
+    relative: Annotated[float, ERRORS(min=0, help="Relative error of strong reflections.")] = 0.03
+    k_sol: Annotated[float, ERRORS(min=0, help="Solvent density, electrons/Å³.")] = 0.35
     b_sol: Annotated[float, ERRORS(help="Solvent B, Å².")] = 46.0
 
 
@@ -53,6 +56,10 @@ def refine(settings: SimulateRefineSettings) -> None:
     Writes data.mtz (I, SIGI, FreeR_flag: 0 is free), truth.pdb, and start.pdb: the truth with every atom shifted, to
     refine and to compare.
     """
+    if not settings.scale > 0:
+        raise InputError(f"--scale is {settings.scale:g}; it must be above zero.")
+    if settings.twin is None and settings.twin_fraction != SimulateRefineSettings.twin_fraction:
+        raise InputError("--twin-fraction changes nothing without --twin; add that or leave it out.")
     truth = isotropic(read_structure(settings.model))
     check_refinable(truth, settings.model)
     out = prepare_output(settings.out, settings.overwrite)

@@ -23,8 +23,6 @@ import torch
 
 from bayesref._checks import InputError
 
-SPECIAL_KEYS = ("dHKL", "Hobs", "Kobs", "Lobs", "file_id", "image_id")
-
 
 def encode(x, n_frequencies: int) -> np.ndarray:
     """Positional encoding of numbers in [-1, 1].

@@ -17,6 +17,7 @@ import torch
 from bayesref._checks import InputError
 from bayesref.crystal import symmetry
 from bayesref.crystal.asu import reciprocal_asu
+from bayesref.crystal.lattice import as_spacegroup
 from bayesref.data.merged import MergedData
 from bayesref.io.free_set import FreeSet, read_free_set
 
@@ -60,7 +61,7 @@ def read_merged(
     """
     path = Path(path)
     mtz = _read(path)
-    spacegroup = gemmi.SpaceGroup(str(spacegroup)) if spacegroup is not None else mtz.spacegroup
+    spacegroup = as_spacegroup(spacegroup) if spacegroup is not None else mtz.spacegroup
     cell = gemmi.UnitCell(*cell) if cell is not None else mtz.cell
     if spacegroup is None or not cell.is_crystal():
         raise InputError(f"{path} has no cell or space group; give them as options.")
@@ -87,6 +88,8 @@ def read_merged(
     flags = read_free_set(Path(free_file) if free_file else path, mtz if free_file is None else _read(Path(free_file)),
                           free_label, free_value, required=free_file is not None)  # fmt: skip
     free = _free_rows(flags, asu, spacegroup, notes)
+    if free_value is not None and not bool(free.any()):
+        raise InputError(f"{free_file or path}: no reflection has the flag {free_value}; check --free-value.")
     kind = "I" if mtz.column_with_label(value).type == "J" else "F"
     order = np.argsort(row.numpy())
     columns: dict[str, str | int] = {"file": str(path), "value": value, "sigma": sigma}

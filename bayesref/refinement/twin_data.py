@@ -6,7 +6,7 @@ The rows are closed under T: a mate that was not measured has a row of its own, 
 intensity of the other. Reflections whose mate the space group forbids are left out: few, all on axes.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -87,8 +87,3 @@ def twinned(data: MergedData, law: TwinLaw) -> TwinnedData:
     return TwinnedData(
         closed, data.kind, value, sigma, free, data.columns, notes, mate=mate, present=present, twin=law
     )
-
-
-def untwinned(data: MergedData) -> MergedData:
-    """The measured rows of a twin as data that know of none."""
-    return data.subset(data.measured) if isinstance(data, TwinnedData) else replace(data)

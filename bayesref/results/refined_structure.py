@@ -16,7 +16,6 @@ from bayesref.io.atomic import atomic_path
 
 ESD = ("Cartn_x_esd", "Cartn_y_esd", "Cartn_z_esd", "occupancy_esd", "B_iso_or_equiv_esd")
 ELEMENTS = ("11", "22", "33", "12", "13", "23")
-SOFTWARE = "bayesref"
 
 
 def write_model(posterior, path: str | Path) -> None:

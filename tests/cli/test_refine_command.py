@@ -162,6 +162,26 @@ def test_data_that_say_nothing(tmp_path, inputs, capsys, change, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--spacegroup", "foo"], "'foo' is not a space group"),
+        (["--free-value", 5], "no reflection has the flag 5; check --free-value"),
+        (["--tls-group", "A/1-3"], "--tls-group is about rigid groups; add --adp tls"),
+        (["--metadata", "X"], "--metadata is about spots"),
+        (["--rounds", 2], "--rounds is about spots"),
+        (["--hydrogens", "none", "--hydrogen-contacts"], "--hydrogen-contacts is about riding hydrogens"),
+        (["--page", "kinetic"], "The model kinetic takes (series, states, kinetics); bayesref refine calls"),
+        (["--page", "merge"], "The model merge takes (obs, scale); bayesref refine calls model(data, atoms)"),
+    ],
+)
+def test_options_that_are_wrong_or_do_nothing(tmp_path, inputs, capsys, options, message):
+    files = (inputs / "model.pdb", inputs / "data.mtz", "--restraints", inputs / "XAL.cif")
+    assert run("refine", *files, *options, "--out", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
+
+
 def test_an_interrupted_refinement_keeps_what_it_has(tmp_path, inputs, capsys, monkeypatch):
     def interrupt(row):
         raise KeyboardInterrupt
