@@ -97,8 +97,12 @@ def fit_sites(target: Target, z, names, rows=None, steps=25) -> torch.Tensor:
     return z
 
 
-def fit_globals(target: Target, z, determined=0.0, rounds=2, overall=False) -> torch.Tensor:
-    """Scale sites on the work set and error sites on the free set, in turn; with `overall`, what all B share too."""
+def fit_globals(target: Target, z, determined=0.0, rounds=2, overall=False, rough=False) -> torch.Tensor:
+    """Scale sites on the work set and error sites on the free set, in turn; with `overall`, what all B share too.
+
+    `rough` takes a part of the work set where reflections are dear, see `Target.part`: atoms are far off anyway.
+    """
+    part = target.part() if rough else None
     errors = error_sites(target, z)
     scales = [k for k in target.globals if k not in errors]
     free = target.data.free
@@ -108,7 +112,7 @@ def fit_globals(target: Target, z, determined=0.0, rounds=2, overall=False) -> t
         if overall and overall_b.fits(target):
             z = overall_b.fit_scale_and_B(target, z, scales, 40, REACH)
         else:
-            z = fit_sites(target, z, scales)
+            z = fit_sites(target, z, scales, part)
     z = fit_sites(target, z, errors, free if enough else None)
     if not enough and determined > 0 and "error" in errors:
         n = int((~free).sum())
@@ -179,7 +183,9 @@ def refine_point(
     determined, reason = 0.0, "all cycles asked for are done"
     try:
         for cycle in range(cycles):
-            z = fit_globals(target, z, determined, rounds=2 if cycle < 2 else 1, overall=True)
+            z = fit_globals(
+                target, z, determined, rounds=2 if cycle < 2 else 1, overall=True, rough=cycle < 2
+            )
             if cycle < SETTLING and displacements is not None and not displacements.spherical:
                 scales = [k for k in target.globals if k not in error_sites(target, z)]
                 z = settle(target, z, scales, fit_sites)

@@ -114,6 +114,10 @@ class Target:
         counts = rows[anomalous.pairs.row]
         return torch.where(counts, node["fn"].log_prob(node["value"]), 0.0).sum()
 
+    def part(self) -> torch.Tensor | None:
+        """(hkl,) bool, reflections of the work set that are enough for a first fit of the scale; None: all."""
+        return None
+
     def explained(self, G, values) -> torch.Tensor:
         """What stands beside F_obs in R factors, (hkl,): G, unless crystals are twinned."""
         return G

@@ -27,6 +27,7 @@ from bayesref.refinement.twin_data import TwinnedData, twinned
 
 FRACTION = "twin_fraction"
 CONVINCING = 10.0  # log B: odds of 20,000 to one, since no likelihood of a whole crystal is that well known
+ENOUGH = 6000  # reflections for a first fit of scale and fraction, since integrals over pairs are dear
 STEP = 0.02  # of logit α, for its curvature
 
 
@@ -48,6 +49,13 @@ class TwinTarget(Target):
         if FRACTION not in self.latents.sites:
             raise InputError(f"The page has no site {FRACTION}; see models/refine_twin.py.")
         return self
+
+    def part(self) -> torch.Tensor | None:
+        """(hkl,) bool, pairs of the work set at equal steps; None where there are few."""
+        work = self.data.present & ~self.data.free
+        every = int(work.sum()) // ENOUGH
+        first = torch.minimum(self.data.mate, torch.arange(len(work)))
+        return work & (first % every == 0) if every > 1 else None
 
     def explained(self, G, values) -> torch.Tensor:
         """Amplitude of the total intensity, (hkl,)."""
@@ -161,7 +169,7 @@ def twin_notes(data: TwinnedData) -> list[str]:
 
 def trial(plain: Target, twin: TwinTarget) -> Trial:
     """How much better the twin explains the work set, scale and errors fitted with the atoms as they are."""
-    z = fit_globals(twin, start(twin), rounds=1)
+    z = fit_globals(twin, fit_globals(twin, start(twin), rounds=1, rough=True), rounds=1)
     at = twin.latents.columns([FRACTION])
     e = torch.zeros_like(z)
     e[at] = STEP

@@ -16,6 +16,7 @@ import small_molecule
 
 from bayesref._checks import InputError
 from bayesref.crystal.twin_laws import twin_law
+from bayesref.refinement import twin as twin_module
 from bayesref.refinement.curvature import Factor
 from bayesref.refinement.r_factors import r_factors
 from bayesref.refinement.refine import refine
@@ -138,3 +139,16 @@ def test_page_without_a_fraction_is_refused(crystal, law):
     data = simulate_twin(crystal, law, 0.3, OPTIONS)
     with pytest.raises(InputError, match="twin_fraction"):
         refine(crystal, data, small_molecule.dictionary(), plain_page.model, hydrogens="none", twin="k,h,-l")
+
+
+def test_a_part_of_a_twin_has_whole_pairs_of_the_work_set(refined, monkeypatch):
+    target = refined[0].target
+    d = target.data
+    work = d.present & ~d.free
+    assert target.part() is None  # few enough to take all
+    monkeypatch.setattr(twin_module, "ENOUGH", int(work.sum()) // 4)
+    part = target.part()
+    assert 0.15 < float(part.sum()) / float(work.sum()) < 0.35
+    assert not bool((part & ~work).any())
+    other = d.mate[part]
+    assert bool((part[other] | ~work[other]).all())
