@@ -1,8 +1,12 @@
 """Checks of user input: one sentence that says what was found, what was expected and what to do."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes a second, which `bayesref --help` does not need
+    import torch
 
 
 class InputError(ValueError):
@@ -18,7 +22,7 @@ def check_shape(name: str, x: torch.Tensor, shape: Sequence[int | None]) -> None
 
 def check_finite(name: str, x: torch.Tensor) -> None:
     """Raise `InputError` where `x` holds NaN or infinity."""
-    bad = ~torch.isfinite(x)
+    bad = ~x.isfinite()
     if bad.any():
         where = tuple(int(i) for i in bad.nonzero()[0])
         raise InputError(f"{name} holds {int(bad.sum())} values that are not finite, the first at {where}.")

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import gemmi
@@ -66,6 +68,11 @@ def test_an_interrupt_ends_with_a_sentence(model, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("bayesref.cli.sf.structure_factors", interrupt)
     assert "interrupted" in failure(capsys, "sf", model, "--dmin", 3, "--out", tmp_path / "f.mtz", code=130)
     assert not (tmp_path / "f.mtz").exists()
+
+
+def test_the_command_line_opens_without_torch():
+    code = "import sys, bayesref.cli.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_what_follows_a_merge_stops_with_it(tmp_path):
