@@ -34,7 +34,8 @@ def test_stills_from_a_stream_to_images_csv(simulated, tmp_path):
     out = tmp_path / "out"
     text = run(
         "merge", simulated / "serial.stream", "--spacegroup", "P 63", "--metadata", "ewald_offset,s1x,s1y",
-        "--scale", "falloff,additive,image,rocking,tilt", "--method", "svi", "--reindex", "auto", "--image-outliers", "--image-quality", "--on-disk", "--epochs", 5,
+        "--scale", "falloff,additive,image,rocking,tilt", "--method", "svi", "--reindex", "auto",
+        "--image-outliers", "--image-quality", "--on-disk", "--epochs", 5,
         "--cell-tolerance", 0.02, "--samples", 0, "--out", out,
     )  # fmt: skip
     truth = pd.read_csv(simulated / "images_truth.csv")
