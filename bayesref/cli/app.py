@@ -10,7 +10,7 @@ import os
 import sys
 from functools import wraps
 from importlib.metadata import version as version_of
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -47,7 +47,10 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx, args):
         name, command, rest = super().resolve_command(ctx, args)
-        return name, _load(name) if name in COMMANDS else command, rest
+        try:
+            return name, _load(name) if name in COMMANDS else command, rest
+        except KeyboardInterrupt:  # here and in `_check_numbers`, since typer would say nothing
+            _fail(INTERRUPTED, 130)
 
 
 def _load(name: str):
@@ -81,7 +84,7 @@ def _check_numbers(command) -> None:
                 raise InputError(f"{option} is {value}; give a whole number of zero or more.")
         try:
             return run(**values)
-        except KeyboardInterrupt:  # here, since typer would say nothing
+        except KeyboardInterrupt:
             _fail(INTERRUPTED, 130)
 
     if not hasattr(command, "commands"):
@@ -135,6 +138,6 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"something went wrong that should not ({type(e).__name__}: {e}); --debug shows where.", 1)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail(sentence: str, code: int) -> NoReturn:
     print(f"bayesref: {sentence}", file=sys.stderr)
     sys.exit(code)

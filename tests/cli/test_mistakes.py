@@ -68,6 +68,8 @@ def test_an_interrupt_ends_with_a_sentence(model, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("bayesref.cli.sf.structure_factors", interrupt)
     assert "interrupted" in failure(capsys, "sf", model, "--dmin", 3, "--out", tmp_path / "f.mtz", code=130)
     assert not (tmp_path / "f.mtz").exists()
+    monkeypatch.setattr("bayesref.cli.app._load", interrupt)
+    assert "interrupted" in failure(capsys, "merge", "x.mtz", "--out", tmp_path / "o", code=130)
 
 
 def test_the_command_line_opens_without_torch():
