@@ -6,7 +6,8 @@
 Each series is written as PDB and MTZ files and given to torchref in its own environment, one process for each job
 (kinetics_torchref_worker.py says which); jobs that fail or take too long are counted, with what they printed last.
 Where torchref answers with occupancies, the curve of the point estimate goes through them. Structures, their number
-and the scheme are those that made the data, as in the other methods.
+and the scheme are those that made the data, as in the other methods. Jobs that were done are not done again
+(work/kinetics_torchref.json).
 """
 
 import argparse
@@ -28,36 +29,44 @@ JOBS = ("kinetics", "differences", "occupancies", "program")
 EQUAL = 0.02  # standard deviation of occupancies of the program, which states none; the curve's scatter replaces it
 
 
-def main(seeds: int, binaries: Path, jobs: list[str], limit: float) -> None:
+def main(seeds, binaries: Path, jobs: list[str], limit: float) -> None:
     """Every series to torchref; one table with what `calibration` found for them."""
-    known = {r["seed"]: [] for r in read("calibration")}
-    for r in read("calibration"):
-        if r["kind"] == "rate":
-            known[r["seed"]].append(r)
-    rows = []
-    for seed, scheme, rates, activation in cases(seeds):
+    for seed, scheme, rates, activation in cases(max(seeds) + 1):
+        done = {(r["seed"], r["job"]) for r in read("torchref")}
+        todo = [job for job in jobs if (seed, job) not in done]
+        if seed not in seeds or not todo:
+            continue
         series, _, kinetics, _, crystals = simulated(seed, scheme, rates, activation)
         folder = WORK / "torchref" / f"series_{seed}"
         write_series(series, crystals, {"scheme": scheme, "ground": "A", "start": "B"}, folder, True)
         share_free_set(folder)
-        for job in jobs:
+        for job in todo:
             if job == "program" and len(crystals) > 2:
                 continue  # it takes one light model
             found = answer(job, folder, binaries, limit)
-            if "failed" not in found and "log_k" in found:
-                x, sd = np.array(found["log_k"]), np.array(found["sd"])
-            elif "failed" not in found:
-                o = np.array(found["occupancy"])
-                equal = np.broadcast_to(EQUAL**2 * np.eye(o.shape[1]), (len(o), o.shape[1], o.shape[1]))
-                x, sd = curve(o, np.array(found.get("covariance", equal)), series, kinetics)
             print(f"series {seed}, {job}:", {k: v for k, v in found.items() if k != "covariance"}, flush=True)
-            for j, (name, true) in enumerate(rates.items()):
-                row = {"seed": seed, "job": job, "name": name, "truth": np.log(true)} | found
-                if "failed" not in found:
-                    row |= {"x": x[j], "sd": sd[j]}
-                rows.append(row)
-            save("torchref", rows)
-    table(rows, known, jobs)
+            rows = rows_of(seed, job, rates, found, series, kinetics)
+            save("torchref", read("torchref") + rows)
+    known = {seed: [] for seed in seeds}
+    for r in read("calibration"):
+        if r["kind"] == "rate" and r["seed"] in known:
+            known[r["seed"]].append(r)
+    table([r for r in read("torchref") if r["seed"] in seeds], known, jobs)
+
+
+def rows_of(seed, job, rates, found, series, kinetics) -> list[dict]:
+    """A row for each rate: its truth, and log k with its standard error where the job did not fail."""
+    x, sd = np.full(len(rates), np.nan), np.full(len(rates), np.nan)
+    if "log_k" in found:
+        x, sd = np.array(found["log_k"]), np.array(found["sd"])
+    elif "occupancy" in found:
+        o = np.array(found["occupancy"])
+        equal = np.broadcast_to(EQUAL**2 * np.eye(o.shape[1]), (len(o), o.shape[1], o.shape[1]))
+        x, sd = curve(o, np.array(found.get("covariance", equal)), series, kinetics)
+    rows = [{"seed": seed, "job": job, "name": n, "truth": np.log(k)} | found for n, k in rates.items()]
+    if "failed" not in found:
+        rows = [r | {"x": x[j], "sd": sd[j]} for j, r in enumerate(rows)]
+    return rows
 
 
 def table(rows, known, jobs) -> None:
@@ -132,11 +141,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--series", type=int, default=12)
+    parser.add_argument("--series", type=int, default=12, help="the first so many of calibration")
+    parser.add_argument("--seeds", type=int, nargs="+", help="these, in place of the first so many")
     parser.add_argument(
         "--torchref", type=Path, required=True, help="folder of the binaries of torchref's environment"
     )
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS[:3]))
     parser.add_argument("--limit", type=float, default=1200, help="s of wall time for each job")
     asked = parser.parse_args()
-    main(asked.series, asked.torchref, asked.jobs, asked.limit)
+    main(asked.seeds or list(range(asked.series)), asked.torchref, asked.jobs, asked.limit)

@@ -41,7 +41,7 @@ class Series:
         self.states = list(self.table["states"])
 
     def refinement(self, files, **weights):
-        """KineticRefinement of the dark dataset and `files`, and the names of their datasets."""
+        """KineticRefinement of the dark dataset and `files`; a fifth of the molecules is excited to begin with."""
         from torchref import DatasetCollection
         from torchref.cli._common import load_model, load_reflection_data
         from torchref.experimental.kinetic import KineticRefinement, ModelCollection
@@ -114,7 +114,6 @@ def kinetics(series: Series, **weights) -> dict:
     flow = "A->B,B->C,C->A" if len(series.states) == 3 else "A->B,B->A"
     slow = flow.split(",")[1:]
     refinement = series.refinement(series.files, **weights)
-    scheme = None
     found = []
     for start in STARTS:
         scheme = occupancies_kinetics(
