@@ -1,7 +1,7 @@
 """Rates from simulated series by torchref, beside those that kinetics_simulations.py found for the same series.
 
     python benchmarks/kinetics_simulations.py calibration --series 40
-    python benchmarks/kinetics_torchref.py --series 12 --torchref ENVIRONMENT/bin
+    python benchmarks/kinetics_torchref.py --series 10 --torchref ENVIRONMENT/bin
 
 Each series is written as PDB and MTZ files and given to torchref in its own environment, one process for each job
 (kinetics_torchref_worker.py says which); jobs that fail or take too long are counted, with what they printed last.
@@ -141,7 +141,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--series", type=int, default=12, help="the first so many of calibration")
+    parser.add_argument("--series", type=int, default=10, help="the first so many of calibration")
     parser.add_argument("--seeds", type=int, nargs="+", help="these, in place of the first so many")
     parser.add_argument(
         "--torchref", type=Path, required=True, help="folder of the binaries of torchref's environment"
