@@ -158,6 +158,8 @@ def _read(path: Path) -> gemmi.Mtz:
         if path.suffix.lower() in (".cif", ".ent", ".gz") or path.name.lower().endswith("-sf.cif"):
             return _from_cif(path)
         mtz = gemmi.read_mtz_file(str(path))
+    except InputError:
+        raise
     except (RuntimeError, ValueError, IndexError, OSError) as error:
         raise InputError(
             f"{path} is neither an MTZ nor a structure-factor mmCIF, or not whole ({error}); fetch or write it again."

@@ -13,6 +13,7 @@ import gemmi
 import numpy as np
 import pandas as pd
 
+from bayesref._checks import InputError
 from bayesref.crystal.lattice import check_resolution
 from bayesref.crystal.symmetry import is_centric
 from bayesref.io.result_mtz import ResultTable
@@ -32,7 +33,12 @@ def possible_reflections(table: ResultTable, dmax: float | None = None, dmin: fl
 
 def shared_limits(d: Sequence[np.ndarray], n_bins: int) -> list[tuple[float, float]]:
     """Limits (dmax, dmin) of bins of equal numbers over all lists together, so that files compare bin by bin."""
-    return resolution_bins(np.concatenate(d), n_bins)[1]
+    every = np.concatenate(d)
+    if n_bins > len(every):
+        raise InputError(
+            f"{n_bins} bins are more than the {len(every)} rows to put into them; give fewer --bins."
+        )
+    return resolution_bins(every, n_bins)[1]
 
 
 def bins_of(d, limits) -> np.ndarray:

@@ -120,6 +120,19 @@ def test_options_of_merge_that_contradict_or_do_nothing(spots, tmp_path, capsys,
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_more_bins_than_rows(spots, capsys):
+    assert "give fewer --bins" in failure(
+        capsys, "validate", "isigi", spots / "unmerged_0.mtz", "--bins", 10**6
+    )
+
+
+def test_a_model_is_no_data(model, tmp_path, capsys):
+    (tmp_path / "model.cif").write_text(gemmi.read_pdb_string(PDB).make_mmcif_document().as_string())
+    error = failure(capsys, "refine", model, tmp_path / "model.cif", "--out", tmp_path / "out")
+    assert "has no reflections (_refln loop); give the structure-factor file, not the model" in error
+    assert "or not whole" not in error
+
+
 def test_spots_that_say_nothing(spots, tmp_path, capsys):
     mtz = gemmi.read_mtz_file(str(spots / "unmerged_0.mtz"))
     data, out = np.array(mtz.array), ("--out", tmp_path / "out")
