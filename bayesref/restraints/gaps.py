@@ -17,7 +17,7 @@ SEEN, FAR = 1.5, 2.0  # gemmi's limit and ours, in proper lengths
 
 def join_neighbours(structure: gemmi.Structure) -> list[str]:
     """Add a connection for each bond along a chain that is 1.5 to 2 times too long; what was joined, in words."""
-    joined = []
+    joined: list[str] = []
     for chain in structure[0]:
         polymer = list(chain.get_polymer())
         for a, b in itertools.pairwise(polymer):
