@@ -26,6 +26,8 @@ from bayesref.distributions._shared_error_cpu import integrate
 N_AMPLITUDE, N_WEAK, N_PHASE = 4, 12, 10
 LEVELS = 4  # of nodes in phase, each twice as fine
 SPAN = 5.0  # standard deviations of the phase that its nodes cover
+NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(N_AMPLITUDE)
+LOG_WEIGHTS = np.log(_WEIGHTS) + 0.5 * NODES**2 - 0.5 * np.log(2 * np.pi)
 
 
 class SharedError(TorchDistribution):
@@ -80,8 +82,6 @@ class SharedError(TorchDistribution):
 class _LogProb(torch.autograd.Function):
     @staticmethod
     def forward(G, V, d_real, d_imag, V_time, K, sigma, F, centric):
-        h, w = np.polynomial.hermite_e.hermegauss(N_AMPLITUDE)
-        log_w = np.log(w) + 0.5 * h**2 - 0.5 * np.log(2 * np.pi)
         y, v = (np.zeros((LEVELS, N_PHASE << (LEVELS - 1))) for _ in range(2))
         for level in range(LEVELS):
             n = N_PHASE << level
@@ -92,7 +92,7 @@ class _LogProb(torch.autograd.Function):
             np.ascontiguousarray(x.detach().numpy()) for x in (G, V, d_real, d_imag, V_time, K, sigma, F)
         )
         integrate(
-            G, V, real + 1j * imag, V_time, sigma, F, K, centric.numpy(), h, log_w,
+            G, V, real + 1j * imag, V_time, sigma, F, K, centric.numpy(), NODES, LOG_WEIGHTS,
             z, u, y, v, N_PHASE, SPAN, out, grad,
         )  # fmt: skip
         return torch.from_numpy(out), torch.from_numpy(grad)
