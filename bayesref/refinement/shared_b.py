@@ -22,10 +22,7 @@ from bayesref.refinement.structured_gaussian import StructuredGaussian
 from bayesref.refinement.target import Target
 
 REACH, NODES = 3.5, 11  # standard deviations of the Gaussian, and how many values of c in them
-STEPS, FIRST = (
-    10,
-    40,
-)  # of L-BFGS at a node, which starts from where the node before it leads, and at the first
+STEPS, FIRST = 10, 40  # of L-BFGS: at a node, which starts where the one before leads, and at the first
 STILL = 0.03  # of log p: what a Newton step promises at the end
 FARTHEST = 2.0  # standard deviations, of a parameter in one step
 WIDTHS = (0.2, 2.0)  # of the Gaussian's: beyond, these nodes do not show the density
