@@ -27,6 +27,7 @@ from bayesref.refinement.twin_data import TwinnedData, twinned
 
 FRACTION = "twin_fraction"
 CONVINCING = 10.0  # log B: odds of 20,000 to one, since no likelihood of a whole crystal is that well known
+SMALL = 0.03  # fraction below which a second domain cannot be told from errors that measurements have anyway
 ENOUGH = 6000  # reflections for a first fit of scale and fraction, since integrals over pairs are dear
 STEP = 0.02  # of logit α, for its curvature
 
@@ -90,7 +91,7 @@ class Trial:
 
     @property
     def convincing(self) -> bool:
-        return self.log_odds > CONVINCING and self.fraction > 2 * self.sd
+        return self.log_odds > CONVINCING and self.fraction > max(2 * self.sd, SMALL)
 
     def __str__(self) -> str:
         return f"{self.law}: fraction {self.fraction:.3f} ± {self.sd:.3f}, log odds {self.log_odds:+,.0f}"
@@ -169,7 +170,8 @@ def twin_notes(data: TwinnedData) -> list[str]:
 
 def trial(plain: Target, twin: TwinTarget) -> Trial:
     """How much better the twin explains the work set, scale and errors fitted with the atoms as they are."""
-    z = fit_globals(twin, fit_globals(twin, start(twin), rounds=1, rough=True), rounds=1)
+    z, large = start(twin), twin.part() is not None
+    z = fit_globals(twin, fit_globals(twin, z, rounds=1, rough=True) if large else z, rounds=1)
     at = twin.latents.columns([FRACTION])
     e = torch.zeros_like(z)
     e[at] = STEP
@@ -179,7 +181,7 @@ def trial(plain: Target, twin: TwinTarget) -> Trial:
     alpha = float(twin.latents.unpack(z)[FRACTION])
     sd_logit = curvature**-0.5
     rows = torch.isin(_keys(plain.data), _keys(twin.data)) & ~plain.data.free
-    z0 = fit_globals(plain, start(plain), rounds=1)
+    z0 = fit_globals(plain, start(plain), rounds=2 if large else 1)  # converged alike
     base = plain.value_and_grad(z0, rows=rows)[0]
     # log p(z) of the logit includes its Jacobian, so that the integral over it is the evidence
     log_odds = value - base + math.log(math.sqrt(2 * math.pi) * sd_logit)
