@@ -194,7 +194,7 @@ def refine(settings: RefineSettings) -> None:
         joint = run_joint(settings, crystal, spots, dictionary.monlib, console, options)
         posterior = joint.structure
         write_merged(joint, out)
-    statistics = refinement_statistics(posterior.target, posterior.mean, settings.bins)
+    statistics = refinement_statistics(posterior.target, posterior.model, settings.bins)
     requests = Requests(
         settings.draws, settings.ensemble, settings.map_sigma, settings.seed, asdict(settings), start
     )

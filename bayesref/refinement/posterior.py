@@ -38,6 +38,8 @@ class StructurePosterior:
     ----------
     target : Target at the point estimate
     mean : (latent,), near the point estimate, the mode of a skewed density
+    model : (latent,), the mean but for coordinates, which are the most probable ones: where atoms swing, places that
+        are means of curved paths make no molecule
     atom_rows, global_rows, error_rows : places in z, int64
     law : of z - mean at atom_rows and global_rows, right for each of them
     stiff : the same, right for what the data know best, such as F; see `variational.nearest`
@@ -48,6 +50,7 @@ class StructurePosterior:
 
     target: Target
     mean: torch.Tensor
+    model: torch.Tensor
     atom_rows: torch.Tensor
     global_rows: torch.Tensor
     error_rows: torch.Tensor
@@ -58,19 +61,19 @@ class StructurePosterior:
     history: list
     reason: str
 
-    def draw(self, n: int, seed: int = 0, stiff: bool = False) -> torch.Tensor:
-        """Draws of z, (draw, latent); `stiff` for the spread of F."""
+    def draw(self, n: int, seed: int = 0, stiff: bool = False, about=None) -> torch.Tensor:
+        """Draws of z, (draw, latent), about the mean or another z; `stiff` for the spread of F and for geometry."""
         law = self.stiff if stiff else self.law
         g = torch.Generator().manual_seed(seed)
-        z = self.mean.repeat(n, 1)
+        z = (self.mean if about is None else about).repeat(n, 1)
         z[:, self.rows] += torch.from_numpy(law.draw(n, seed).T)
         de = (self.error_root @ torch.randn(len(self.error_rows), n, generator=g, dtype=z.dtype)).T
         z[:, self.error_rows] += de
         return z
 
-    def sites(self, n: int = 200, seed: int = 0) -> dict[str, torch.Tensor]:
-        """Draws of each site in its own units, {name: (draw, ...)}, and of occupancies."""
-        draws = [self.target.latents.unpack(z) for z in self.draw(n, seed)]
+    def sites(self, n: int = 200, seed: int = 0, **how) -> dict[str, torch.Tensor]:
+        """Draws of each site in its own units, {name: (draw, ...)}, and of occupancies; `how` as for `draw`."""
+        draws = [self.target.latents.unpack(z) for z in self.draw(n, seed, **how)]
         out = {k: torch.stack([d[k] for d in draws]) for k in self.target.latents.sites}
         crystal, conformers = self.atoms.crystal, self.atoms.conformers
         out["occupancy"] = torch.stack([conformers.occupancy(w, crystal.occupancy) for w in out["w"]])
@@ -101,8 +104,12 @@ class StructurePosterior:
 
     @cached_property
     def crystal(self):
-        """The crystal at the mean."""
-        return self.atoms.with_parameters(*of_atoms(self.values))
+        """The crystal of the model."""
+        return self.atoms.with_parameters(*of_atoms(self.target.latents.unpack(self.model)))
+
+    def molecules(self, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Draws of each site whose bonds are as they should be: stiff, about the model."""
+        return self.sites(n, seed, stiff=True, about=self.model)
 
     @cached_property
     def esd(self) -> dict[str, torch.Tensor]:
@@ -141,11 +148,14 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     if skewed and target.atoms.displacements is None:
         moving = [k for k in target.latents.sites if k not in errors]
         law, stiff, mean = nearest(target, mean, torch.cat([rows, global_rows]), law, moving)
+    model = mean.clone()
+    xyz = target.latents.columns(["xyz"])
+    model[xyz] = z[xyz]
     free = target.data.free
     use = free if int(free.sum()) >= MIN_FREE else None
     E = _difference_rows(target, z, error_rows, errors, use)[:, error_rows]
     return StructurePosterior(
-        target, mean, rows, global_rows, error_rows, law, stiff, inverse_root(E), estimate.determined,
+        target, mean, model, rows, global_rows, error_rows, law, stiff, inverse_root(E), estimate.determined,
         estimate.history, estimate.reason,
     )  # fmt: skip
 

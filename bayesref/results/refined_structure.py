@@ -19,7 +19,7 @@ ELEMENTS = ("11", "22", "33", "12", "13", "23")
 
 
 def write_model(posterior, path: str | Path) -> None:
-    """The mean model with its riding hydrogens: mmCIF with standard deviations for .cif, else PDB."""
+    """The model with its riding hydrogens: mmCIF with standard deviations for .cif, else PDB."""
     structure = gemmi_from_crystal(posterior.atoms.scattering(posterior.crystal))
     with atomic_path(path) as temporary:
         if Path(path).suffix == ".cif":
@@ -82,7 +82,7 @@ def write_ensemble(posterior, path: str | Path, n: int, seed: int = 0) -> None:
     """`n` draws of the posterior as the models of one mmCIF."""
     out = gemmi_from_crystal(posterior.crystal)
     del out[0]
-    draws = posterior.sites(n, seed)
+    draws = posterior.molecules(n, seed)
     for i in range(n):
         U = draws["U"][i] if "U" in draws else None
         B = (draws["B"] if U is None else draws["B_eq"])[i].clamp(min=0.01)

@@ -1,6 +1,6 @@
 """All files of a refinement.
 
-refined.cif, refined.pdb     mean model; mmCIF with standard deviations
+refined.cif, refined.pdb     the model: most probable coordinates, means of all else; mmCIF with standard deviations
 ensemble.cif                 draws of the posterior
 maps.mtz                     2mFo-DFc, mFo-DFc, FOM, posterior amplitudes, flags
 map_sigma.ccp4               where asked: standard deviation of 2mFo-DFc
@@ -54,13 +54,13 @@ def write_refinement(posterior, statistics: pd.DataFrame, out: Path, requests: R
     InputError : a file cannot be written
     """
     mean = geometry_report(posterior.atoms.restraints, posterior.crystal.xyz, posterior.crystal.B)
-    one = posterior.sites(1, requests.seed)
+    one = posterior.molecules(1, requests.seed)
     draw = geometry_report(posterior.atoms.restraints, one["xyz"][0], one["B"][0])
     write_model(posterior, out / "refined.cif")
     write_model(posterior, out / "refined.pdb")
     if requests.ensemble:
         write_ensemble(posterior, out / "ensemble.cif", requests.ensemble, requests.seed)
-    write_maps(posterior.target, posterior.mean, out / "maps.mtz")
+    write_maps(posterior.target, posterior.model, out / "maps.mtz")
     if requests.map_sigma:
         write_map_sigma(posterior, out / "map_sigma.ccp4", seed=requests.seed)
     write_posterior(
@@ -69,7 +69,7 @@ def write_refinement(posterior, statistics: pd.DataFrame, out: Path, requests: R
     for name, frame in (("statistics", statistics), ("history", pd.DataFrame(posterior.history))):
         with atomic_path(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
-    text = f"Mean model\n\n{mean.table()}\n\nOne draw of the posterior\n\n{draw.table()}\n"
+    text = f"Model\n\n{mean.table()}\n\nOne draw of the posterior\n\n{draw.table()}\n"
     with atomic_path(out / "geometry.txt") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     plot_r(statistics, out / "r_factors.png")
@@ -106,8 +106,8 @@ def run_record(posterior, statistics, mean, draw, requests: Requests) -> dict:
 
 
 def geometry_lines(mean, draw) -> str:
-    """rmsZ of the mean model and of one draw, which is as far from ideal as the posterior says that atoms are."""
+    """rmsZ of the model and of one draw, which is as far from ideal as the posterior says that atoms are."""
     rows = zip(mean.deviations, draw.deviations, strict=True)
-    lines = ["Geometry, rmsZ      mean model   one draw"]
+    lines = ["Geometry, rmsZ           model   one draw"]
     lines += [f"  {a.kind:<18}{a.rmsZ:>10.2f}{b.rmsZ:>11.2f}" for a, b in rows]
     return "\n".join(lines)
