@@ -25,6 +25,9 @@ REACH, NODES = 3.5, 11  # standard deviations of the Gaussian, and how many valu
 STEPS, FIRST = 10, 40  # of L-BFGS: at a node, which starts where the one before leads, and at the first
 STILL = 0.03  # of log p: what a Newton step promises at the end
 FARTHEST = 2.0  # standard deviations, of a parameter in one step
+LARGEST_B = (
+    2000.0  # Å²: such an atom scatters nothing; beyond, its density would fill the cell, and take minutes
+)
 WIDTHS = (0.2, 2.0)  # of the Gaussian's: beyond, these nodes do not show the density
 
 
@@ -55,6 +58,11 @@ def width_of_shared_B(target, z, rows: torch.Tensor, law: StructuredGaussian, si
     return (mean, sd) if WIDTHS[0] < sd < WIDTHS[1] else (0.0, 1.0)
 
 
+def B_rows(rows: torch.Tensor, law: StructuredGaussian) -> torch.Tensor:
+    """Places of log B among all latents, (atom,), given those of the law's parameters."""
+    return rows[3 : law.n_atom_rows : 4]
+
+
 @dataclass(frozen=True)
 class _Search:
     """The most probable x = z[rows] - z₀ near one with the same cᵀx, and log p(c) there; sd (row,) are its units."""
@@ -71,7 +79,10 @@ class _Search:
             return self.sd * y - self.law.along * (self.law.read @ (self.sd * y))
 
         def function(y):
-            value, slope = self.target.value_and_grad(self._at(x + others(y)), self.sites)
+            at = self._at(x + others(y))
+            if float(at[B_rows(self.rows, self.law)].max()) > np.log(LARGEST_B):
+                return np.inf, np.zeros(len(y))
+            value, slope = self.target.value_and_grad(at, self.sites)
             g = slope[self.rows].numpy()
             return -value, -self.sd * (g - self.law.read * (self.law.along @ g))
 
@@ -80,6 +91,8 @@ class _Search:
 
         found = minimize(function, np.zeros(len(x)), solve, steps, FARTHEST, STILL)
         x = x + others(found.z)
+        if not np.isfinite(found.value):
+            return x, -np.inf
         factor = Factor(precision(self.target, self._at(x), 0.0))
         c = self.law.read[: self.law.n_atom_rows]
         return x, -found.value - 0.5 * (factor.log_det + float(np.log(c @ factor.solve(c))))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from bayesref.refinement.shared_b import width_of_shared_B
+from bayesref.refinement.shared_b import LARGEST_B, B_rows, width_of_shared_B
 from bayesref.refinement.structured_gaussian import StructuredGaussian
 
 DRAWS = 16  # pairs
@@ -47,9 +47,10 @@ def nearest(target, z, rows: torch.Tensor, law: StructuredGaussian, sites, seed:
     z = z.index_add(0, rows, torch.from_numpy(mean * law.along))
     law = replace(law, width=width)
     x, q = _draws(law, seed)
+    B = B_rows(rows, law)
     var = (x**2).mean(1)
     for _ in range(ROUNDS):
-        up, down = (_slopes(target, z, rows, s * x, sites) for s in (1, -1))
+        up, down = (_slopes(target, z, rows, B, s * x, sites) for s in (1, -1))
         g, bend = 0.5 * (up + down).mean(1), 0.5 * (down - up)
         push = float(law.along @ g)
         curvature = max(float((q * (law.along @ bend)).mean()) / width, width**-2)
@@ -72,11 +73,14 @@ def _draws(law, seed):
     return x + np.outer(law.along, law.width * q - law.read @ x), q
 
 
-def _slopes(target, z, rows, x, sites):
-    """∇log p at z + x, (row, draw)."""
-    return np.stack([
-        target.value_and_grad(z.index_add(0, rows, torch.from_numpy(d.copy())), sites)[1][rows].numpy() for d in x.T
-    ], 1)  # fmt: skip
+def _slopes(target, z, rows, B, x, sites):
+    """∇log p at z + x, (row, draw); log B is at the places B of z."""
+    out = []
+    for d in x.T:
+        at = z.index_add(0, rows, torch.from_numpy(d.copy()))
+        at[B] = at[B].clamp(max=np.log(LARGEST_B))
+        out.append(target.value_and_grad(at, sites)[1][rows].numpy())
+    return np.stack(out, 1)
 
 
 def _factors(x, move, n_atom_rows):

@@ -67,3 +67,26 @@ def test_nodes_that_do_not_show_the_density_change_nothing(monkeypatch):
 
     z = torch.zeros(4 * N + 1, dtype=torch.float64)
     assert width_of_shared_B(Rising(), z, torch.arange(4 * N + 1), law, None) == (0.0, 1.0)
+
+
+def test_no_atom_is_looked_for_where_it_scatters_nothing(monkeypatch):
+    """log p that rises with one B for ever: its density is never asked for beyond the largest B."""
+    law = StructuredGaussian.of(sparse.identity(4 * N).tocsc(), np.zeros((4 * N, 1)), np.eye(1))
+    v = np.zeros(4 * N + 1)
+    v[3 : 4 * N : 4] = 1.0
+    law = law.with_mode(v)
+    monkeypatch.setattr(shared_b, "precision", lambda target, z, cutoff: law.P)
+    asked = []
+
+    class Fleeing:
+        def value_and_grad(self, z, sites=None):
+            asked.append(float(z[3]))
+            slope = -z
+            slope[3] = 5.0
+            return float(-0.5 * (z @ z - z[3] ** 2) + 5.0 * z[3]), slope
+
+    z = torch.zeros(4 * N + 1, dtype=torch.float64)
+    z[3] = 6.0  # B 400 Å²
+    assert width_of_shared_B(Fleeing(), z, torch.arange(4 * N + 1), law, None) == (0.0, 1.0)
+    assert len(asked) > 3
+    assert max(asked) <= np.log(shared_b.LARGEST_B)
