@@ -111,7 +111,13 @@ class RefineSettings(SpotOptions):
             "--page", help="Model page: a name (bayesref models list) or a file. [default: that of --adp]"
         ),
     ] = None
-    rigid_body: Annotated[bool, INFERENCE("--rigid-body", help="Move chains as rigid bodies first.")] = False
+    steps: Annotated[
+        str,
+        INFERENCE(
+            metavar="STEP,...",
+            help="What moves first: rigid-body (each chain as one), xyz, b, in any order; then all at once.",
+        ),
+    ] = ""
     twin: Annotated[
         str, INFERENCE(metavar="auto|none|k,h,-l", help="Twin law: tried on the data, none, or this one.")
     ] = "auto"
@@ -177,7 +183,7 @@ def refine(settings: RefineSettings) -> None:
         "unrestrained": unrestrained, "guess": guess, "adp": settings.adp, "tls_groups": settings.tls_group or (),
         "ramachandran": settings.ramachandran, "ncs": settings.ncs, "hydrogens": settings.hydrogens,
         "hydrogen_contacts": settings.hydrogen_contacts,
-        "rigid_body": settings.rigid_body, "cycles": settings.cycles, "rel_error": settings.rel_error,
+        "steps": comma_list(settings.steps), "cycles": settings.cycles, "rel_error": settings.rel_error,
         "table": settings.form_factors, "wavelength": settings.wavelength, "note": console.print,
         "report": lambda row: console.print(progress_line(row), highlight=False),
     }  # fmt: skip
@@ -287,7 +293,8 @@ def print_input(console: Console, settings: RefineSettings, crystal: Crystal, da
 def progress_line(row: dict) -> str:
     """A row of the history as a line."""
     free = "" if row["R_free"] != row["R_free"] else f", R-free {row['R_free']:.4f}"
-    return f"cycle {row['cycle'] + 1}: R {row['R']:.4f}{free}, moved {row['moved']:.3f} Å, {row['seconds']:.1f} s"
+    step = f"{row['step']}, " if "step" in row else ""
+    return f"{step}cycle {row['cycle'] + 1}: R {row['R']:.4f}{free}, moved {row['moved']:.3f} Å, {row['seconds']:.1f} s"
 
 
 def print_result(

@@ -131,8 +131,8 @@ def _atom_rows(target):
     return mine.reshape(-1), at["w"], at["tls"]
 
 
-def fit_atoms(target: Target, z, steps: int, tolerance: float):
-    """z with all atoms moved uphill; returns it, the decrement at the last step, the value, evaluations."""
+def fit_atoms(target: Target, z, steps: int, tolerance: float, sites=ATOMS):
+    """z with these sites of all atoms moved uphill, and the minimum found."""
     P = precision(target, z, cutoff=0.0)
     # Levenberg's damping: far from the optimum the quadratic model holds for a step of this size, not beyond
     factor = Factor((P + sparse.identity(P.shape[0]) / MAX_STEP**2).tocsc())
@@ -141,14 +141,16 @@ def fit_atoms(target: Target, z, steps: int, tolerance: float):
     n = len(mine) + len(tls)
     odds = 1 / max(1.0, len(target.data.value) / 500)  # log odds are known to about this variance
     atoms = bordered(target, z, factor) if len(tls) else factor.solve
+    sites = [k for k in sites if k in target.latents.sites]
+    free = torch.isin(rows, target.latents.columns(sites)).numpy()
 
     def solve(g):
-        return np.concatenate([atoms(g[:n]), odds * g[n:]])
+        return np.where(free, np.concatenate([atoms(g[:n]), odds * g[n:]]), 0.0)
 
     def f(x):
         new = z.clone()
         new[rows] = torch.from_numpy(x)
-        value, grad = target.value_and_grad(new, [k for k in ATOMS if k in target.latents.sites])
+        value, grad = target.value_and_grad(new, sites)
         return -value, -grad[rows].numpy()
 
     found = minimize(f, z[rows].numpy(), solve, steps, MAX_STEP, tolerance)
@@ -168,7 +170,7 @@ def determined_by_data(target: Target, z, factor: Factor, cutoff: float, n_draws
 
 
 def refine_point(
-    target: Target, cycles: int = 15, steps: int = 12, report: Callable = lambda row: None
+    target: Target, cycles: int = 15, steps: int = 12, report: Callable = lambda row: None, sites=ATOMS
 ) -> PointEstimate:
     """Cycles until atoms and the widths of their restraints stay where they are.
 
@@ -177,6 +179,7 @@ def refine_point(
     cycles : at most so many; 0 fits scale and errors only
     steps : L-BFGS steps of the atoms in each
     report : called with each row of the history
+    sites : of the atoms that move
     """
     z, history, begin = start(target), [], time.monotonic()
     displacements = target.atoms.displacements
@@ -184,12 +187,17 @@ def refine_point(
     try:
         for cycle in range(cycles):
             z = fit_globals(
-                target, z, determined, rounds=2 if cycle < 2 else 1, overall=True, rough=cycle < 2
+                target, z, determined, rounds=2 if cycle < 2 else 1, overall="B" in sites, rough=cycle < 2
             )
-            if cycle < SETTLING and displacements is not None and not displacements.spherical:
+            if (
+                "B" in sites
+                and cycle < SETTLING
+                and displacements is not None
+                and not displacements.spherical
+            ):
                 scales = [k for k in target.globals if k not in error_sites(target, z)]
                 z = settle(target, z, scales, fit_sites)
-            z, found = fit_atoms(target, z, steps, 0.5)
+            z, found = fit_atoms(target, z, steps, 0.5, sites)
             row = _row(target, z, cycle, found, time.monotonic() - begin)
             before = target.atoms.temperature
             target, determined = _next(target, z)
@@ -206,7 +214,7 @@ def refine_point(
         if type(e) is not KeyboardInterrupt:  # one of its own means to end at once
             raise
         reason = INTERRUPTED
-    z = fit_globals(target, z, determined, rounds=1, overall=cycles > 0)
+    z = fit_globals(target, z, determined, rounds=1, overall=cycles > 0 and "B" in sites)
     return PointEstimate(target, z, history, reason, determined)
 
 

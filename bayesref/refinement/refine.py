@@ -3,12 +3,12 @@
     posterior = refine(crystal, data, library)
     posterior.crystal, posterior.esd["xyz"], posterior.draw(100)
 
-Steps: structure factors checked against direct summation, overall B from the Wilson plots of data and model, chains
-as rigid bodies where asked, cycles of `point_estimate`, and the Gaussian posterior about their end.
+Structure factors are checked against direct summation, an overall B comes from the Wilson plots of data and model;
+then what should move first, cycles of `point_estimate`, and the Gaussian posterior about their end.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import gemmi
@@ -18,11 +18,11 @@ from bayesref._checks import InputError
 from bayesref.crystal.atoms import Crystal
 from bayesref.distributions.falloff import wilson_sigma
 from bayesref.refinement.adp import Displacements
-from bayesref.refinement.atomic_model import AtomicModel, of_atoms
+from bayesref.refinement.atomic_model import AtomicModel
 from bayesref.refinement.hydrogens import ELEMENTS, RidingHydrogens, without_hydrogens
-from bayesref.refinement.point_estimate import refine_point, start
+from bayesref.refinement.point_estimate import INTERRUPTED, refine_point
 from bayesref.refinement.posterior import StructurePosterior, structure_posterior
-from bayesref.refinement.rigid_body import fit_bodies
+from bayesref.refinement.steps import check_steps, take_steps
 from bayesref.refinement.target import Target
 from bayesref.refinement.tls import groups_of
 from bayesref.refinement.twin import laws_asked_for, with_twin
@@ -129,7 +129,7 @@ def refine(
     adp: str = "isotropic",
     tls_groups=(),
     pairs=None,
-    rigid_body: bool = False,
+    steps: Sequence[str] = (),
     twin: str = "none",
     cycles: int = 15,
     rel_error: float = 1e-3,
@@ -157,7 +157,7 @@ def refine(
     adp : displacements, "isotropic", "anisotropic", "tls" or "tls+anisotropic", see `bayesref.refinement.adp`
     tls_groups : such as "A/1-50"; default: each chain
     pairs : AnomalousPairs of the data; needs a wavelength
-    rigid_body : move chains as rigid bodies first
+    steps : what moves first, one after another, of "rigid-body", "xyz" and "b", see `refinement.steps`
     twin : "none"; "auto", laws of the lattice tried; or the operator of one, such as "k,h,-l", see `refinement.twin`
     cycles : at most so many
     rel_error, table, wavelength : of the structure factors
@@ -168,6 +168,7 @@ def refine(
     ------
     InputError : bad parameters, an unknown residue, or structure factors that fail their check
     """
+    check_steps(steps)
     laws_asked_for(twin, data)  # a bad operator is told before the work begins
     own_page = page
     if page is None:
@@ -210,17 +211,7 @@ def refine(
         note("Twin laws were not tried, since atoms are not isotropic.")
     else:
         raise InputError("Twins are refined with isotropic atoms; leave --adp or --twin out.")
-    if rigid_body:
-        target = _as_bodies(target, note)
-    return structure_posterior(refine_point(target, cycles, report=report))
-
-
-def _as_bodies(target: Target, note) -> Target:
-    z, motion = fit_bodies(target, start(target))
-    values = target.latents.unpack(z)
-    shift, angle = motion[:, 3:].norm(dim=1), motion[:, :3].norm(dim=1) * 180 / torch.pi
-    note(
-        f"Rigid bodies: {len(motion)} moved by up to {float(shift.max()):.2f} Å and {float(angle.max()):.2f}°."
-    )
-    atoms = target.atoms.moved(*of_atoms(values))
-    return replace(target, atoms=replace(atoms, reference=atoms.crystal.xyz.clone()))
+    target, history, stopped = take_steps(target, steps, cycles, report, note)
+    point = refine_point(target, 0 if stopped else cycles, report=report)
+    reason = INTERRUPTED if stopped else point.reason
+    return structure_posterior(replace(point, history=[*history, *point.history], reason=reason))

@@ -169,6 +169,7 @@ def test_data_that_say_nothing(tmp_path, inputs, capsys, change, message):
         (["--free-value", 5], "no reflection has the flag 5; check --free-value"),
         (["--tls-group", "A/1-3"], "--tls-group is about rigid groups; add --adp tls"),
         (["--metadata", "X"], "--metadata is about spots"),
+        (["--steps", "atoms"], "There is no step 'atoms'; give some of rigid-body, xyz, b"),
         (["--rounds", 2], "--rounds is about spots"),
         (["--hydrogens", "none", "--hydrogen-contacts"], "--hydrogen-contacts is about riding hydrogens"),
         (["--page", "kinetic"], "The model kinetic takes (series, states, kinetics); bayesref refine calls"),
