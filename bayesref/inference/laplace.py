@@ -49,13 +49,14 @@ class SmallPosterior:
     Attributes
     ----------
     sites : {site: (draw, ...)}, deterministic ones too
-    log_likelihood : (draw, observation) of the observed site
+    log_likelihood : (draw, observation) of the observed site, or of several, one after the other
     log_evidence : log p(data), Laplace's approximation over all modes found
     k_hat : of the importance weights; NaN where none were made
     modes : the optima found, best first
     y : (draw, latent), natural coordinates
     log_prior : {site: (draw,)}
-    replicates : (n, ...), draws of what might have been observed, one for each of the first draws
+    replicates : (n, ...), draws of what might have been observed, one for each of the first draws; {site: (n, ...)}
+        where several sites are observed
     notes : what the user should know
     """
 
@@ -66,19 +67,19 @@ class SmallPosterior:
     modes: list[Mode]
     y: torch.Tensor
     log_prior: dict[str, torch.Tensor]
-    replicates: torch.Tensor | None = None
+    replicates: torch.Tensor | dict[str, torch.Tensor] | None = None
     notes: list[str] = field(default_factory=list)
 
 
 def fit_small(
-    model, args, *, observed: str = "F_obs", n_starts: int = 6, n_draws: int = 400, method: str = "laplace",
+    model, args, *, observed: str | tuple[str, ...] = "F_obs", n_starts: int = 6, n_draws: int = 400, method: str = "laplace",
     n_replicates: int = 0, seed: int = 0, report: Callable = lambda text: None,
 ) -> SmallPosterior:  # fmt: skip
     """Posterior of a model whose latent sites are few.
 
     Parameters
     ----------
-    model, args : Pyro model without amplitudes to integrate; `observed` names its observed site
+    model, args : Pyro model without amplitudes to integrate; `observed` names its observed site, or sites
     n_starts : optimisations, the first from the middle of the prior, the others from draws of it
     method : "laplace" (with importance weights), or "nuts"
     n_replicates : how many replicates of the observations to draw
@@ -100,7 +101,12 @@ def fit_small(
     if n_replicates:
         with unchecked():
             pyro.set_rng_seed(seed + 1)
-            replicates = torch.stack([problem.replicate(x, observed) for x in y[:n_replicates]])
+            drawn = [problem.replicate(x, observed) for x in y[:n_replicates]]
+        replicates = (
+            torch.stack(drawn)
+            if isinstance(observed, str)
+            else {k: torch.stack([d[k] for d in drawn]) for k in observed}
+        )
     return SmallPosterior(
         {k: torch.stack([r[0][k] for r in kept]) for k in kept[0][0]},
         torch.stack([r[2] for r in kept]),

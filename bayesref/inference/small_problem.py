@@ -142,14 +142,14 @@ class SmallProblem:
         with torch.no_grad():
             return float(self.log_joint(y))
 
-    def evaluate(self, y, observed: str):
+    def evaluate(self, y, observed: str | tuple[str, ...]):
         """What is kept of a draw.
 
         Returns
         -------
         sites : {name: value}, with what `pyro.deterministic` records
         log_prior : {name: log density of a latent site}
-        log_likelihood : of each observation of the site `observed`
+        log_likelihood : of each observation of the site `observed`, or of several one after the other
         log_joint : log p(data, y)
         """
         with torch.no_grad():
@@ -159,14 +159,19 @@ class SmallProblem:
         return (
             {k: nodes[k]["value"] for k in recorded},
             {k: nodes[k]["log_prob"].sum() for k in self.sites},
-            nodes[observed]["log_prob"],
+            nodes[observed]["log_prob"]
+            if isinstance(observed, str)
+            else torch.cat([nodes[k]["log_prob"] for k in observed]),
             float(trace.log_prob_sum() + log_slope),
         )
 
-    def replicate(self, y, observed: str):
-        """A draw of what might have been observed at y."""
+    def replicate(self, y, observed: str | tuple[str, ...]):
+        """A draw of what might have been observed at y: a tensor, or {site: tensor} of several sites."""
         with torch.no_grad():
-            return self._trace(y)[0].nodes[observed]["fn"].sample()
+            nodes = self._trace(y)[0].nodes
+            if isinstance(observed, str):
+                return nodes[observed]["fn"].sample()
+            return {k: nodes[k]["fn"].sample() for k in observed}
 
     def _trace(self, y):
         values, log_slope = self.values(y)

@@ -42,6 +42,12 @@ def eyring(dH, dS, T) -> torch.Tensor:
     return torch.exp(math.log(K_B_OVER_H) + T.log() + dS / R - 1e3 * dH / (R * T))
 
 
+def activation_entropy(k, dH, T) -> torch.Tensor:
+    """ΔS‡, J/(mol K), of a rate `k`, 1/s, at the temperature `T`, K, and an activation enthalpy `dH`, kJ/mol."""
+    T, k = _kelvin(T), torch.as_tensor(k, dtype=torch.float64)
+    return R * (k.log() - math.log(K_B_OVER_H) - T.log()) + 1e3 * dH / T
+
+
 def line_through(T, k) -> tuple[float, float]:
     """(log_A, Ea in kJ/mol) of the Arrhenius line through rates `k`, 1/s, at two or more temperatures `T`, K."""
     T, k = _kelvin(T), torch.as_tensor(k, dtype=torch.float64)
