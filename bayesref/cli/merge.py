@@ -25,7 +25,7 @@ from bayesref.inference.overlap_predictions import hold_out_overlaps, predict_ov
 from bayesref.inference.posterior import Posterior
 from bayesref.io.unmerged import read_unmerged
 from bayesref.results.differences import difference_figures, difference_lines
-from bayesref.results.extras import Extras, read_flags
+from bayesref.results.extras import Extras, fall_off, fall_off_of, read_flags
 from bayesref.results.write import MergeResults, OverlapResults, write_all
 from bayesref.validation.intensities import intensity_figures, intensity_lines
 from bayesref.validation.merging import completeness, half_statistics, half_z, prediction_statistics
@@ -79,7 +79,7 @@ def _merge(settings: MergeSettings) -> None:
     results = cross_validate(settings, posterior, obs, held_out, program, options, checkpoint)
     if results is None:
         return
-    results = replace(results, extras=extras)
+    results = with_falloff_of_data(results, extras)
     for name, t in results.tables.items():
         console.print(statistics_table(name, t), "")
     if "posterior" in results.figures:
@@ -91,6 +91,8 @@ def _merge(settings: MergeSettings) -> None:
         console.print(line)
     for line in difference_lines(results.figures):
         console.print(line)
+    if "wilson_b" in results.figures:
+        console.print(f"Amplitudes fall off as the data do, with B = {results.figures['wilson_b']:.1f} Å².")
     write_all(results, out, asdict(settings), settings.seed)
     if stills:
         write_table(stills, obs, results.predictions, out, console)
@@ -176,7 +178,8 @@ def output_extras(settings: MergeSettings) -> Extras:
         raise InputError(f"--free-fraction is {fraction:g}; it must be above 0 and at most 0.5.")
     if file is not None:
         read_flags(file)
-    return Extras(settings.e_values, fraction, settings.free_seed, file, settings.scaled, settings.wilson_b)
+    B = fall_off(settings.wilson_b)
+    return Extras(settings.e_values, fraction, settings.free_seed, file, settings.scaled, B)
 
 
 def run_fit(
@@ -259,6 +262,16 @@ def overlap_results(settings, posterior, obs, tables) -> OverlapResults | None:
     table = prediction_statistics(dHKL, spots.I, expected.I, out, expected.z)
     tables["overlaps"] = table if out is not None else table.drop(columns="ccpred")
     return OverlapResults(expected, out)
+
+
+def with_falloff_of_data(results: MergeResults, extras: Extras) -> MergeResults:
+    """The results with what to write beside the amplitudes, its B a number."""
+    if extras.wilson_b != "data":
+        return replace(results, extras=extras)
+    B = fall_off_of(
+        results.posterior.obs.asu.stol2[results.obs.hkl_id].numpy(), results.predictions.K.numpy()
+    )
+    return replace(results, extras=replace(extras, wilson_b=B), figures=results.figures | {"wilson_b": B})
 
 
 def _refit(program, options, checkpoint, posterior, half) -> Posterior:

@@ -258,8 +258,12 @@ class MergeSettings:
     scaled: Annotated[bool, OUTPUT("--scaled", help="Write scaled_k.mtz: each spot over its scale.")] = False
     e_values: Annotated[bool, OUTPUT("--e-values", help="Columns E and SIGE.")] = False
     wilson_b: Annotated[
-        float | None,
-        OUTPUT("--wilson-b", help="Give merged amplitudes, which are flat, this B: F exp(-B s²), Å²."),
+        str | None,
+        OUTPUT(
+            "--wilson-b",
+            metavar="B|data",
+            help="Give merged amplitudes, which are flat, this B: F exp(-B s²), Å²; or the fall-off that data have.",
+        ),
     ] = None
     free_fraction: Annotated[
         float | None, OUTPUT(help="Make FreeR_flag, 0 = free: the same for all datasets of one lattice.")

@@ -6,6 +6,7 @@ m holds 2 % of the reflections, 50 at least. Free flags are copied from a file, 
 lattice has the same (`crystal.free_flags`); reflections that the file does not know get new ones, in its own manner.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Extras:
     free_fraction, free_seed : make free flags, this share of the lattice's reflections
     free_file : copy the free flags of this MTZ
     scaled : scaled_k.mtz, each spot over its scale
-    wilson_b : fall-off to give to amplitudes, which are flat: F exp(-B s²), Å²
+    wilson_b : fall-off to give to amplitudes, which are flat: F exp(-B s²), Å²; "data" = that of the scale of spots
     """
 
     e_values: bool = False
@@ -40,7 +41,30 @@ class Extras:
     free_seed: int = 0
     free_file: Path | None = None
     scaled: bool = False
-    wilson_b: float | None = None
+    wilson_b: float | str | None = None
+
+
+def fall_off(text: str | None) -> float | str | None:
+    """The B that is asked for, Å²: a number, "data", or None.
+
+    Raises
+    ------
+    InputError : none of these
+    """
+    if text is None or text == "data":
+        return text
+    try:
+        B = float(text)
+    except ValueError:
+        B = math.nan
+    if not math.isfinite(B):
+        raise InputError(f"--wilson-b is {text}; expected a B in Å², or data for the fall-off of the data.")
+    return B
+
+
+def fall_off_of(stol2, K) -> float:
+    """B, Å², of the line log K = const - 2 B s² through the scales K of all spots, (spot,), at s² = stol2."""
+    return round(-0.5 * float(np.polyfit(stol2, np.log(K), 1)[0]), 2)
 
 
 def add_columns(table: rs.DataSet, extras: Extras) -> rs.DataSet:
@@ -52,7 +76,7 @@ def add_columns(table: rs.DataSet, extras: Extras) -> rs.DataSet:
     """
     if extras.e_values:
         table = with_e_values(table)
-    if extras.wilson_b is not None:
+    if isinstance(extras.wilson_b, int | float):
         table = with_falloff(table, extras.wilson_b)
     if extras.free_file is not None:
         return _with_flags(table, copied_flags(extras.free_file, table, extras.free_seed))

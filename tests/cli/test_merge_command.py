@@ -103,6 +103,36 @@ def test_same_seed_same_result(simulated, tmp_path, capsys):
     assert (a.to_numpy() == b.to_numpy()).all()
 
 
+def test_amplitudes_fall_off_as_the_data_do(simulated, merged, tmp_path, capsys):
+    """The same merge again, with columns that other programs ask for: nothing else changes."""
+    words = ["merge", *simulated[0], "--separate-files", *KEYS, "--samples", "8", "--test-fraction", "0.1"]
+    words += [
+        "--wilson-b",
+        "data",
+        "--e-values",
+        "--scaled",
+        "--free-fraction",
+        "0.05",
+        "--out",
+        tmp_path / "out",
+    ]
+    code, text = run(capsys, *words)
+    assert code == 0
+    B = json.loads((tmp_path / "out" / "run.json").read_text())["figures"]["wilson_b"]
+    assert f"Amplitudes fall off as the data do, with B = {B:.1f} Å²." in text
+    assert (tmp_path / "out" / "scaled_1.mtz").is_file()
+    flat, data = (rs.read_mtz(str(folder / "merged_1.mtz")) for folder in (merged, tmp_path / "out"))
+    k = np.exp(-0.25 * B / data.compute_dHKL()["dHKL"].to_numpy(float) ** 2)
+    np.testing.assert_allclose(data["F"].to_numpy(float), flat["F"].to_numpy(float) * k, rtol=1e-4)
+    assert {"E", "SIGE", "FreeR_flag"} <= set(data)
+    # The truth is flat: what the data have of a fall-off was given to the scale.
+    spots = rs.read_mtz(str(tmp_path / "out" / "predictions_1.mtz"))
+    line = np.polyfit(
+        0.25 / spots.compute_dHKL()["dHKL"].to_numpy(float) ** 2, np.log(spots["SCALE"].to_numpy(float)), 1
+    )
+    assert -0.5 * line[0] == pytest.approx(B, abs=3)
+
+
 def test_anomalous(simulated, tmp_path, capsys):
     code, text = run(capsys, "merge", simulated[0][0], "--anomalous", *KEYS, "--out", tmp_path / "o")
     assert code == 0, text

@@ -14,7 +14,7 @@ from bayesref.crystal.free_flags import free_flags
 from bayesref.inference.posterior import _difference_sd
 from bayesref.io.unmerged import read_unmerged
 from bayesref.io.write_mtz import write_mtz
-from bayesref.results.extras import Extras, add_columns
+from bayesref.results.extras import Extras, add_columns, fall_off, fall_off_of
 from bayesref.results.mtz import merged_table
 from bayesref.results.scaled import scaled_table
 
@@ -59,6 +59,18 @@ def test_falloff():
             data[name].to_numpy(float), plain[name].to_numpy(float) * k**power, rtol=1e-5
         )
     assert (data.dtypes == plain.dtypes).all()
+
+
+def test_falloff_of_the_data():
+    g = np.random.default_rng(0)
+    stol2 = g.uniform(0.01, 0.08, 5000)
+    K = 7.0 * np.exp(-2 * 18.0 * stol2 + 0.3 * g.standard_normal(5000))
+    assert fall_off_of(stol2, K) == pytest.approx(18.0, abs=0.5)
+    assert fall_off("data") == "data"
+    assert fall_off("12.5") == 12.5
+    for wrong in ("much", "nan"):
+        with pytest.raises(InputError, match=f"--wilson-b is {wrong}; expected a B in Å²"):
+            fall_off(wrong)
 
 
 def test_free_flags_are_those_of_the_lattice():
