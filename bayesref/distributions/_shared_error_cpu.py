@@ -9,23 +9,12 @@ import math
 import numpy as np
 from numba import njit
 
-from bayesref.distributions.measured_amplitude import _bessel
+from bayesref.distributions._bessel import bessel
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _WEAK = 3.5  # widths above zero, below which an amplitude takes the finer nodes
 _BEND = 0.5  # square of the change across the amplitude over that along it, above which likewise
 _SPACING = 0.8  # of nodes in phase, in standard deviations
-_FAR = 30.0  # beyond, three terms of the asymptotic series of log I₀ and I₁/I₀ are exact to 1e-7
-
-
-@njit(cache=True, error_model="numpy")
-def _log_bessel(x):
-    if x > _FAR:
-        u = 1 / (8 * x)
-        return u * (1 + u * (4 + u * 33.333)) - 0.5 * math.log(2 * math.pi * x), 1 - 4 * u * (
-            1 + u * (1 + 4 * u)
-        )
-    return _bessel(x)
 
 
 @njit(cache=True, error_model="numpy")
@@ -38,7 +27,7 @@ def _light(F, g, W, centric):
         t = (1 - e) / (1 + e)
         return value, (F * t - g) / W, -0.5 / W + 0.5 * ((F - g) / W) ** 2 - x / W * (t - 1)
     x = 2 * F * g / W
-    log_i0, R = _log_bessel(x)
+    log_i0, R = bessel(x)
     value = math.log(2 * F / W) - (F - g) ** 2 / W + log_i0
     return value, 2 * (F * R - g) / W, -1 / W + ((F - g) / W) ** 2 - x / W * (R - 1)
 

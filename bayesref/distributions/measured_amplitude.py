@@ -16,47 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numba import njit
-from numpy.polynomial import chebyshev
-from scipy.special import i0e, i1e
 
 from bayesref._checks import InputError
+from bayesref.distributions._bessel import bessel
 from bayesref.distributions._legendre import gauss
 
 DROP = 28.0  # log units below the mode where the integral ends: e^-28 is 1e-12
 _NODES = 28
-_BREAK = 8.0  # the Bessel functions are polynomials in x below, in 1/x above
-
-
-def _series(function, degree):
-    return np.ascontiguousarray(chebyshev.chebinterpolate(function, degree))
-
-
-# Chebyshev coefficients in u = x/4 - 1 (0 ≤ x ≤ 8) and u = 16/x - 1 (x > 8); 1e-15 of I₀ and of I₁/I₀
-_LOW_0 = _series(lambda u: i0e(4 * (u + 1)), 30)
-_LOW_1 = _series(lambda u: i1e(4 * (u + 1)), 30)
-_HIGH_0 = _series(lambda u: i0e(16 / (u + 1)) * np.sqrt(16 / (u + 1)), 26)
-_HIGH_1 = _series(lambda u: i1e(16 / (u + 1)) * np.sqrt(16 / (u + 1)), 26)
 _Y, _W = (np.ascontiguousarray(x) for x in gauss(_NODES))
-
-
-@njit(cache=True)
-def _clenshaw(c, u):
-    b0, b1 = 0.0, 0.0
-    for k in range(len(c) - 1, 0, -1):
-        b0, b1 = 2 * u * b0 - b1 + c[k], b0
-    return u * b0 - b1 + c[0]
-
-
-@njit(cache=True)
-def _bessel(x):
-    """log I₀(x) - x, and I₁/I₀."""
-    if x <= _BREAK:
-        u = 0.25 * x - 1
-        i0 = _clenshaw(_LOW_0, u)
-        return np.log(i0), _clenshaw(_LOW_1, u) / i0
-    u = 16 / x - 1
-    i0 = _clenshaw(_HIGH_0, u)
-    return np.log(i0) - 0.5 * np.log(x), _clenshaw(_HIGH_1, u) / i0
 
 
 @njit(cache=True)
@@ -68,7 +35,7 @@ def _log_prior(F, G, V, centric):
         return 0.5 * np.log(2 / (np.pi * V)) - 0.5 * (F - G) ** 2 / V + np.log(0.5 * (1 + e)), (1 - e) / (
             1 + e
         )
-    log_i0, m = _bessel(2 * F * G / V)
+    log_i0, m = bessel(2 * F * G / V)
     return np.log(2 * F / V) - (F - G) ** 2 / V + log_i0, m
 
 
@@ -86,7 +53,7 @@ def _slopes(F, G, V, centric, y, sigma, squared):
         first, second = -F / V + G / V * m, -1 / V + (G / V) ** 2 * (1 - m * m)
     else:
         x = 2 * F * G / V
-        m = _bessel(x)[1]
+        m = bessel(x)[1]
         bend = 0.5 if x < 1e-4 else 1 - m / x - m * m
         first = 1 / F - 2 * F / V + 2 * G / V * m
         second = -1 / (F * F) - 2 / V + (2 * G / V) ** 2 * bend

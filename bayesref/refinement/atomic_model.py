@@ -233,11 +233,13 @@ class AtomicModel:
 
     def aniso_basis(self) -> torch.Tensor:
         """Orthonormal traceless tensors that the point group allows, (n, 6) in order 11 22 33 12 13 23."""
-        free = torch.eye(6, dtype=torch.float64)
-        free[:3, :3] -= 1 / 3
-        kept = symmetrize(free, self.crystal.cell, self.crystal.spacegroup)
-        U, S, _ = torch.linalg.svd(kept.T)
-        return U[:, S > 1e-6].T
+        if "anisotropic" not in self._kept:
+            free = torch.eye(6, dtype=torch.float64)
+            free[:3, :3] -= 1 / 3
+            kept = symmetrize(free, self.crystal.cell, self.crystal.spacegroup)
+            U, S, _ = torch.linalg.svd(kept.T)
+            self._kept["anisotropic"] = U[:, S > 1e-6].T
+        return self._kept["anisotropic"]
 
     def anisotropy(self, b: torch.Tensor) -> torch.Tensor:
         """exp(-sᵀ B s / 4), (hkl,), for coefficients b (n,) of `aniso_basis`, Å²."""
