@@ -72,8 +72,8 @@ class SmallPosterior:
 
 
 def fit_small(
-    model, args, *, observed: str | tuple[str, ...] = "F_obs", n_starts: int = 6, n_draws: int = 400, method: str = "laplace",
-    n_replicates: int = 0, seed: int = 0, report: Callable = lambda text: None,
+    model, args, *, observed: str | tuple[str, ...] = "F_obs", n_starts: int = 6, n_draws: int = 400,
+    method: str = "laplace", n_replicates: int = 0, seed: int = 0, report: Callable = lambda text: None,
 ) -> SmallPosterior:  # fmt: skip
     """Posterior of a model whose latent sites are few.
 
