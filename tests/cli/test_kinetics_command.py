@@ -164,6 +164,7 @@ def test_shares_without_a_scheme(series, results, tmp_path):
         (["{s}/series.toml", "--fix", "activatoin=0.2", "--dmin", "5"], "has no such number; it has k B->A"),
         (["{s}/series.toml", "--fix", "activation=0.2", "--fix", "activation=0.3"], "--fix names activation twice"),
         (["{s}/series.toml", "--page", "merge", "--dmin", "5"], "choose another with --page"),
+        (["{s}/series.toml", "--page", "kinetic_experiments", "--dmin", "5"], "a series needs model(series"),
         (["{s}/A.pdb"], "is not TOML"),
     ],
     ids=str,

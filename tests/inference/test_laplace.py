@@ -55,3 +55,21 @@ def test_a_poor_gaussian_is_admitted():
 
     p = fit_small(funnel, (torch.tensor([0.3], **D),), n_starts=2, n_draws=300)
     assert p.k_hat > 0.5 or p.notes
+
+
+def test_several_observed_sites():
+    def two(y, x):
+        m = pyro.sample("m", dist.Normal(torch.tensor(0.0, **D), 2.0))
+        pyro.sample("one", dist.Normal(m, torch.tensor(0.5, **D)).expand([len(y)]), obs=y)
+        pyro.sample("other", dist.Normal(2 * m, torch.tensor(1.0, **D)).expand([len(x)]), obs=x)
+
+    X = torch.tensor([2.1, 3.0], **D)
+    p = fit_small(two, (Y, X), observed=("one", "other"), n_starts=1, n_draws=500, n_replicates=400)
+    precision = 1 / 4 + 4 / 0.25 + 2 * 4
+    mean = (float(Y.sum()) / 0.25 + 2 * float(X.sum())) / precision
+    assert float(p.sites["m"].mean()) == pytest.approx(mean, abs=0.04)
+    m = p.sites["m"][:, None]
+    expected = torch.cat([dist.Normal(m, 0.5).log_prob(Y), dist.Normal(2 * m, 1.0).log_prob(X)], 1)
+    torch.testing.assert_close(p.log_likelihood, expected)
+    assert p.replicates["one"].shape == (400, 4)
+    assert float(p.replicates["other"].mean()) == pytest.approx(2 * mean, abs=0.15)
