@@ -1,26 +1,19 @@
-"""Options of `bayesref kinetics`, and what they ask for: files, schemes and the design of the experiment."""
+"""Options of `bayesref kinetics`, from the command line and from a TOML file."""
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
-import numpy as np
-import torch
 import typer
 
 from bayesref._checks import InputError
+from bayesref.io.experiments import ExperimentFiles, read_experiments_file
 from bayesref.io.series import SeriesFiles, pair, parse_light, read_series_file
-from bayesref.kinetics.design import WIDTHS, Design
-from bayesref.kinetics.kinetics import Kinetics
-from bayesref.kinetics.response import HistogramResponse
-from bayesref.kinetics.units import per_second, seconds
-from bayesref.refinement.moving_atoms import atoms_near
-from bayesref.restraints.dictionary import load_dictionary
-from bayesref.restraints.restraints import build_restraints
 
 DATA = partial(typer.Option, rich_help_panel="Series")
 KINETICS = partial(typer.Option, rich_help_panel="Kinetics")
+SEVERAL = partial(typer.Option, rich_help_panel="Several experiments")
 INFERENCE = partial(typer.Option, rich_help_panel="Inference")
 OUTPUT = partial(typer.Option, rich_help_panel="Output")
 
@@ -31,7 +24,10 @@ class KineticsSettings:
 
     series: Annotated[
         Path | None,
-        typer.Argument(help="TOML file of the series; or give --dark and --light.", show_default=False),
+        typer.Argument(
+            help="TOML file of the series, or of several experiments; or give --dark and --light.",
+            show_default=False,
+        ),
     ] = None
     dark: Annotated[
         Path | None, DATA(help="Data without light: merged (MTZ, mmCIF), or spots to be merged first.")
@@ -135,8 +131,31 @@ class KineticsSettings:
         list[str] | None, KINETICS("--compare", help="Another scheme to compare with; repeated.")
     ] = None
 
+    temperature_law: Annotated[
+        str | None,
+        SEVERAL(
+            metavar="arrhenius|eyring",
+            help="How rates depend on the temperatures of the experiments. [default: all experiments share them]",
+        ),
+    ] = None
+    own_rate: Annotated[
+        list[str] | None,
+        SEVERAL("--own-rate", metavar='"B->C"', help="A rate that each experiment has for itself; repeated."),
+    ] = None
+    shared_rate: Annotated[
+        list[str] | None,
+        SEVERAL("--shared-rate", metavar='"B->C"', help="A rate that does not follow the law; repeated."),
+    ] = None
+    separate: Annotated[
+        bool,
+        SEVERAL(help="Fit each experiment by itself as well, and compare: do they share what they should?"),
+    ] = True
+
     page: Annotated[
-        str | None, INFERENCE(help="Model page. [default: kinetic, or without a scheme difference]")
+        str | None,
+        INFERENCE(
+            help="Model page. [default: kinetic; without a scheme difference; of experiments kinetic_experiments]"
+        ),
     ] = None
     method: Annotated[
         Literal["laplace", "nuts"],
@@ -153,37 +172,81 @@ class KineticsSettings:
     quiet: Annotated[bool, OUTPUT("--quiet", "-q", help="Print nothing but errors.")] = False
 
 
+DEFAULT = {f.name: f.default for f in fields(KineticsSettings)}
+# Keys of the table [kinetics], and the fields that they fill.
+KEYS = {
+    k: k
+    for k in (
+        "scheme", "ground", "start", "light_activated", "response", "efficiency", "unreacted", "uneven_light",
+        "structure", "fix", "expected_time",
+    )
+}  # fmt: skip
+LINKS = {"temperature_law": "temperature_law", "own": "own_rate", "shared": "shared_rate"}
+
+
 def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
     """Files and settings, from the TOML file or the options."""
-    default = {f.name: f.default for f in fields(KineticsSettings)}
     if settings.series is not None:
         if settings.dark or settings.light:
             raise InputError("Give either a series file or --dark and --light, not both.")
         files = read_series_file(settings.series)
-        known = (
-            "scheme", "ground", "start", "light_activated", "response", "efficiency", "unreacted", "uneven_light",
-            "structure", "fix", "expected_time",
-        )  # fmt: skip
-        unknown = sorted(set(files.kinetics) - set(known))
-        if unknown:
+        links = sorted(set(files.kinetics) & set(LINKS))
+        if links:
             raise InputError(
-                f"{settings.series}: [kinetics] has an unknown key {unknown[0]}; expected {', '.join(known)}."
+                f"{settings.series}: {links[0]} in [kinetics] is about several experiments; describe each in an "
+                "[[experiment]]."
             )
-        given = {k: v for k, v in files.kinetics.items() if getattr(settings, k) == default[k]}
-        settings = replace(settings, **given)
+        settings = with_table(settings, files.kinetics, KEYS)
     elif settings.dark is None or not settings.light:
         raise InputError("A series needs --dark FILE and at least one --light DELAY=FILE, or a TOML file.")
     else:
         files = SeriesFiles(settings.dark, parse_light(settings.light))
+    for name in (*LINKS.values(), "separate"):
+        if getattr(settings, name) != DEFAULT[name]:
+            option = f"{'no-' if name == 'separate' else ''}{name.replace('_', '-')}"
+            raise InputError(f"--{option} is about several experiments; describe them in a TOML file.")
     if settings.labels:
         files = replace(files, labels=pair(settings.labels))
     if settings.light_labels:
         files = replace(files, light_labels=pair(settings.light_labels))
-    states = dict(files.states)
-    states |= {name: Path(path) for name, path in pairs(settings.state, "--state").items()}
+    states = files.states | {name: Path(path) for name, path in pairs(settings.state, "--state").items()}
+    check_states(settings, states)
+    return replace(files, states=states), settings
+
+
+def gather_experiments(settings: KineticsSettings) -> tuple[list[ExperimentFiles], KineticsSettings]:
+    """Files of several experiments and settings, from their TOML file and the options."""
+    path = cast(Path, settings.series)
+    if settings.dark or settings.light:
+        raise InputError(f"{path} describes the experiments; leave out --dark and --light.")
+    given = {name: Path(file) for name, file in pairs(settings.state, "--state").items()}
+    found, table = read_experiments_file(path, given)
+    settings = with_table(settings, table, KEYS | LINKS)
+    files = []
+    for e in found:
+        labels = pair(settings.labels) if settings.labels else e.files.labels
+        light = pair(settings.light_labels) if settings.light_labels else e.files.light_labels
+        files.append(replace(e, files=replace(e.files, labels=labels, light_labels=light)))
+        check_states(settings, e.files.states)
+    return files, settings
+
+
+def with_table(settings: KineticsSettings, table: dict, keys: dict[str, str]) -> KineticsSettings:
+    """Settings with what a table [kinetics] says, where an option does not say otherwise."""
+    unknown = sorted(set(table) - set(keys))
+    if unknown:
+        raise InputError(
+            f"{settings.series}: [kinetics] has an unknown key {unknown[0]}; expected {', '.join(keys)}."
+        )
+    given = {keys[k]: v for k, v in table.items()}
+    return replace(settings, **{k: v for k, v in given.items() if getattr(settings, k) == DEFAULT[k]})
+
+
+def check_states(settings: KineticsSettings, states: dict) -> None:
+    """Raise `InputError` for too few states, and for options about states that move where none does."""
     if not settings.move:
         for name in ("move_sd", "restraints", "unrestrained"):
-            if getattr(settings, name) != default[name]:
+            if getattr(settings, name) != DEFAULT[name]:
                 raise InputError(
                     f"--{name.replace('_', '-')} is about states that move; add --move, or leave it out."
                 )
@@ -191,7 +254,6 @@ def gather(settings: KineticsSettings) -> tuple[SeriesFiles, KineticsSettings]:
         raise InputError(
             f"Found {len(states)} states; give the dark one and at least one other, --state NAME=MODEL."
         )
-    return replace(files, states=states), settings
 
 
 def pairs(texts, option: str) -> dict[str, str]:
@@ -205,144 +267,3 @@ def pairs(texts, option: str) -> dict[str, str]:
             raise InputError(f"{option} names {name.strip()} twice; leave one out.")
         out[name.strip()] = value.strip()
     return out
-
-
-def scheme_of(text: str, settings: KineticsSettings, files: SeriesFiles) -> Kinetics:
-    """The kinetics of one scheme, its states checked against the structures."""
-    names = tuple(files.states)
-    ground = settings.ground or names[0]
-    scheme = Kinetics(text)
-    given = pairs(settings.structure, "--structure")
-    returns = {}
-    for e in settings.efficiency or ():
-        name, _, to = e.partition(":")
-        if to and transition(name) in scheme.rates:
-            returns[transition(name)] = to.strip()
-    start = settings.start or scheme.states[0]
-    structures = {k: v for k, v in given.items() if k in scheme.states}
-    # Those of other schemes are for --compare.
-    unknown = [] if settings.compare else sorted(set(given) - set(structures))
-    if unknown:
-        raise InputError(
-            f"--structure {unknown[0]}={given[unknown[0]]}: the scheme has no such state; it has "
-            f"{', '.join(scheme.states)}."
-        )
-    missing = [s for s in scheme.states if structures.get(s, s) not in names]
-    if missing:
-        raise InputError(
-            f"The scheme {text} has a state {missing[0]} without a structure; give --state {missing[0]}=MODEL."
-        )
-    return Kinetics(
-        text, ground=ground, start=start, light_activated=settings.light_activated, returns=returns,
-        structures=structures,
-    )  # fmt: skip
-
-
-def moving_atoms(settings: KineticsSettings, crystals: dict) -> dict:
-    """{state: (rows, Restraints)} of --move."""
-    out = {}
-    given = [x.strip() for x in (settings.unrestrained or "").split(",") if x.strip()]
-    for name, text in pairs(settings.move, "--move").items():
-        residue, colon, radius = text.rpartition(":")
-        if name not in list(crystals)[1:] or not colon:
-            others = ", ".join(list(crystals)[1:])
-            raise InputError(
-                f"--move {name}={text}: expected STATE=RESIDUE:RADIUS, the state one of {others}."
-            )
-        try:
-            reach = float(radius)
-        except ValueError as error:
-            raise InputError(f"--move {name}={text}: {radius} is no distance, Å.") from error
-        rows = atoms_near(crystals[name], residue, reach)
-        names = residue_names(crystals[name])
-        restraints = None
-        if set(names) - set(given):
-            dictionary = load_dictionary(names, settings.restraints or (), None, given)
-            restraints = build_restraints(crystals[name], dictionary.monlib, unrestrained=given)
-        out[name] = (rows, restraints)
-    return out
-
-
-def residue_names(crystal) -> list[str]:
-    """Names of the residues of a crystal."""
-    return sorted({n.split("/")[1].split(" ")[0] for n in crystal.name})
-
-
-def transition(text: str) -> str:
-    """'B -> C' as rates are named, 'B->C'."""
-    return text.replace(" ", "")
-
-
-def width(text: str, option: str) -> tuple[float, float]:
-    """(s, factor) of "100us*1.5"; the factor is 1 where none is given."""
-    value, star, factor = text.partition("*")
-    try:
-        return seconds(value.strip()), float(factor) if star else 1.0
-    except ValueError as error:
-        raise InputError(
-            f"{option} has {text}; expected a time and perhaps a factor, as 100us*1.5."
-        ) from error
-
-
-def design_of(settings: KineticsSettings, kinetics: Kinetics) -> Design:
-    """The design of the experiment, for one scheme."""
-    kind, _, text = settings.response.partition("=")
-    kind = kind.strip()
-    widths, histogram = {}, None
-    if kind == "histogram":
-        histogram = read_histogram(Path(text.strip()))
-    elif text:
-        values = [width(x, "--response") for x in text.split(",")]
-        names = WIDTHS.get(kind, ())
-        if kind in WIDTHS and len(values) != len(names):
-            raise InputError(
-                f"--response {settings.response} has {len(values)} widths; {kind} takes {len(names)}."
-            )
-        widths = dict(zip(names, values, strict=False))
-    asked = tuple(transition(e.partition(":")[0]) for e in settings.efficiency or ())
-    unknown = [e for e in asked if e not in kinetics.rates]
-    if unknown and not settings.compare:
-        raise InputError(
-            f"--efficiency {unknown[0]}: the scheme has no such reaction; it has {', '.join(kinetics.rates)}."
-        )
-    unreacted: dict[str, float] | str | None = settings.unreacted
-    if isinstance(unreacted, str) and unreacted != "inferred":
-        unreacted = {k: float(v) for k, v in pairs(unreacted.split(","), "--unreacted").items()}
-    efficiencies = tuple(e for e in asked if e in kinetics.rates)
-    return Design(kind, widths, histogram, efficiencies, unreacted, settings.uneven_light)
-
-
-def fixed_values(settings: KineticsSettings) -> dict[str, torch.Tensor]:
-    """{site: value} of --fix."""
-    out = {}
-    for name, value in pairs(settings.fix, "--fix").items():
-        site = f"k {transition(name[1:])}" if name.startswith("k ") else name
-        number = (
-            per_second(value)
-            if site.startswith("k ")
-            else seconds(value)
-            if site in ("width", "tail")
-            else None
-        )
-        try:
-            out[site] = torch.tensor(float(value) if number is None else number, dtype=torch.float64)
-        except ValueError as error:
-            raise InputError(f"--fix {name}={value}: expected a number.") from error
-    return out
-
-
-def read_histogram(path: Path) -> HistogramResponse:
-    """Lines "edge,weight": the left edge of each bin, s, and its weight; the last line has the right edge alone."""
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; --response histogram=FILE takes lines 'edge,weight'.")
-    try:
-        rows = [
-            line.split(",") for line in path.read_text(encoding="utf-8").split() if not line.startswith("#")
-        ]
-        edges = [float(r[0]) for r in rows]
-        weights = [float(r[1]) for r in rows[:-1]]
-    except (ValueError, IndexError) as error:
-        raise InputError(
-            f"{path} is not a histogram: expected lines 'edge,weight' with edges in s and a last line 'edge'."
-        ) from error
-    return HistogramResponse(torch.from_numpy(np.array(edges)), torch.from_numpy(np.array(weights)))

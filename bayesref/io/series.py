@@ -85,6 +85,21 @@ def parse_light(texts) -> dict[float, Path]:
     return out
 
 
+def read_toml(path: Path) -> dict:
+    """The tables of a file in TOML.
+
+    Raises
+    ------
+    InputError : no such file, or not TOML
+    """
+    if not path.is_file():
+        raise InputError(f"There is no series file {path}; check the name.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no text, or no TOML
+        raise InputError(f"{path} is not TOML: {error}.") from error
+
+
 def read_series_file(path: str | Path) -> SeriesFiles:
     """A series described in TOML, see the module's text.
 
@@ -93,12 +108,7 @@ def read_series_file(path: str | Path) -> SeriesFiles:
     InputError : no such file, not TOML, or keys that are missing or unknown
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no series file {path}; check the name.")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no text, or no TOML
-        raise InputError(f"{path} is not TOML: {error}.") from error
+    table = read_toml(path)
     unknown = sorted(set(table) - {"series", "light", "states", "kinetics"})
     if unknown:
         raise InputError(
@@ -109,18 +119,25 @@ def read_series_file(path: str | Path) -> SeriesFiles:
         raise InputError(
             f"{path} needs dark = FILE in [series] and at least one [[light]] with delay and file."
         )
+    states = {k: path.parent / v for k, v in table.get("states", {}).items()}
+    return series_files(path, "[[light]]", series, light, states, table.get("kinetics", {}))
+
+
+def series_files(
+    path: Path, where: str, series: dict, light: list, states: dict, kinetics: dict
+) -> SeriesFiles:
+    """Files of a series from tables of the TOML file `path`; `where` is what the file calls a dataset after light."""
     for entry in light:
-        if not {"delay", "file"} <= set(entry):
-            raise InputError(
-                f"{path}: a [[light]] has the keys {', '.join(entry) or 'none'}; expected delay and file."
-            )
+        if not isinstance(entry, dict) or not {"delay", "file"} <= set(entry):
+            keys = ", ".join(entry) if isinstance(entry, dict) else ""
+            raise InputError(f"{path}: a {where} has the keys {keys or 'none'}; expected delay and file.")
     folder = path.parent
     return SeriesFiles(
         folder / series["dark"],
         parse_light(f"{e['delay']}={folder / e['file']}" for e in light),
         tuple(series["labels"]) if "labels" in series else None,
-        {k: folder / v for k, v in table.get("states", {}).items()},
-        table.get("kinetics", {}),
+        states,
+        kinetics,
         tuple(series["light_labels"]) if "light_labels" in series else None,
     )
 

@@ -26,6 +26,55 @@ def write_series(
     InputError : the folder is not empty, or cannot be written
     """
     out = prepare_output(out, overwrite)
+    files = _write_data(series, crystals, out, spots)
+    lines = ["[series]", f'dark = "{files[0]}"', ""]
+    for t, file in zip(series.t.tolist(), files[1:], strict=True):
+        lines += ["[[light]]", f'delay = "{t:.9g} s"', f'file = "{file}"', ""]
+    lines += ["[states]", *(f'{name} = "{name}.pdb"' for name in crystals), "", "[kinetics]"]
+    lines += [f'{k} = "{v}"' for k, v in kinetics.items()]
+    with atomic_path(out / "series.toml") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return out / "series.toml"
+
+
+def write_experiments(experiments, kinetics: dict, out, overwrite: bool = False) -> Path:
+    """A folder for each experiment, with what `write_series` writes, and series.toml, whose path is returned.
+
+    Parameters
+    ----------
+    experiments : (name, temperature in K, TimeSeries, {state: Crystal}, spots or None) of each
+    kinetics : the [kinetics] table
+
+    Raises
+    ------
+    InputError : the folder is not empty, or cannot be written
+    """
+    out = prepare_output(out, overwrite)
+    lines = []
+    for name, T, series, crystals, spots in experiments:
+        folder = name.replace(" ", "_")
+        files = _write_data(series, crystals, prepare_output(out / folder, overwrite), spots)
+        delays = [f"{t:.9g} s" for t in series.t.tolist()]
+        lines += [
+            "[[experiment]]",
+            f'name = "{name}"',
+            f"temperature = {T:g}",
+            f'dark = "{folder}/{files[0]}"',
+        ]
+        lines += ["light = ["]
+        lines += [
+            f'    {{delay = "{t}", file = "{folder}/{f}"}},' for t, f in zip(delays, files[1:], strict=True)
+        ]
+        models = ", ".join(f'{s} = "{folder}/{s}.pdb"' for s in crystals)
+        lines += ["]", f"states = {{{models}}}", ""]
+    lines += ["[kinetics]", *(f'{k} = "{v}"' for k, v in kinetics.items())]
+    with atomic_path(out / "series.toml") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return out / "series.toml"
+
+
+def _write_data(series, crystals, out, spots) -> list[str]:
+    """Names of the files of the datasets, dark first."""
     files = ["dark.mtz", *(f"light_{i + 1}.mtz" for i in range(series.n_time))]
     for column, file in enumerate(files):
         if spots is None:
@@ -35,14 +84,7 @@ def write_series(
     for name, crystal in crystals.items():
         with atomic_path(out / f"{name}.pdb") as temporary:
             write_structure(crystal, temporary)
-    lines = ["[series]", f'dark = "{files[0]}"', ""]
-    for t, file in zip(series.t.tolist(), files[1:], strict=True):
-        lines += ["[[light]]", f'delay = "{t:.9g} s"', f'file = "{file}"', ""]
-    lines += ["[states]", *(f'{name} = "{name}.pdb"' for name in crystals), "", "[kinetics]"]
-    lines += [f'{k} = "{v}"' for k, v in kinetics.items()]
-    with atomic_path(out / "series.toml") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return out / "series.toml"
+    return files
 
 
 def _write_amplitudes(series, column, path) -> None:

@@ -68,3 +68,13 @@ def moved_patch(crystal: Crystal, n: int = 24, rms: float = 0.7, seed: int = 1) 
     shift = torch.zeros_like(crystal.xyz)
     shift[near] = rms / 3**0.5 * torch.randn(n, 3, generator=g, dtype=torch.float64)
     return replace(crystal, xyz=crystal.xyz + shift)
+
+
+def swollen(crystal: Crystal, factor: float) -> Crystal:
+    """The crystal with its cell and all its distances larger by `factor`, as another temperature has it."""
+    a, b, c, *angles = crystal.cell.parameters
+    cell = gemmi.UnitCell(factor * a, factor * b, factor * c, *angles)
+    structure = None if crystal.structure is None else crystal.structure.clone()
+    if structure is not None:
+        structure.cell = cell
+    return replace(crystal, cell=cell, xyz=factor * crystal.xyz, structure=structure)

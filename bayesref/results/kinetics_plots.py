@@ -23,6 +23,33 @@ def plot_occupancies(t, names, curve, points, path) -> None:
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
+    axis.set(title=occupancy_panel(axis, t, names, curve, points))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+@_styled
+def plot_panels(names, panels, path) -> None:
+    """As `plot_occupancies`, a panel for each experiment: (title, t, curve, points)."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(10.5, 3.2 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False, sharey=True).ravel()
+    for axis, (title, t, curve, points) in zip(axes, panels, strict=False):
+        shown = occupancy_panel(axis, t, names, curve, points)
+        axis.set(title=title)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.suptitle(shown, fontsize="medium")
+    axes[0].legend(loc="best")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def occupancy_panel(axis, t, names, curve, points) -> str:
+    """Occupancies over time on an axis; returns what it shows."""
     t = np.asarray(t)
     for j, (state, colour) in enumerate(zip(names, COLOURS * 3, strict=False)):
         label = state
@@ -44,25 +71,22 @@ def plot_occupancies(t, names, curve, points, path) -> None:
         curve is not None and "scheme: median and 90 % band",
         points is not None and "points: no scheme, 90 %",
     ]
-    title = "; ".join(p for p in parts if p)
-    axis.set(xscale="log", xlabel="delay (s)", ylabel="occupancy", ylim=(-0.02, 1.02), title=title)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    axis.set(xscale="log", xlabel="delay (s)", ylabel="occupancy", ylim=(-0.02, 1.02))
+    return "; ".join(p for p in parts if p)
 
 
 @_styled
 def plot_rates(sites: dict[str, torch.Tensor], path) -> None:
-    """Histograms of the rates and of α, and scatter of each pair."""
+    """Histograms of the rates, of what they depend on temperature by, and of α, and scatter of each pair."""
     from matplotlib.figure import Figure
 
     columns = {k: np.log10(x.numpy()) for k, x in sites.items() if k.startswith("k ")}
-    if "activation" in sites:
-        columns["activation"] = sites["activation"].numpy()
+    columns |= {k: x.numpy() for k, x in sites.items() if k == "activation" or k.startswith(("Ea ", "dH "))}
     n = len(columns)
     figure = Figure(figsize=(2.6 * n + 0.6, 2.4 * n + 0.4), layout="constrained")
     axes = figure.subplots(n, n, squeeze=False)
-    labels = {k: f"log₁₀ {k} (1/s)" if k.startswith("k ") else k for k in columns}
+    labels = {k: f"{k} (kJ/mol)" if " " in k else k for k in columns}
+    labels |= {k: f"log₁₀ {k} (1/s)" for k in columns if k.startswith("k ")}
     for i, (a, x) in enumerate(columns.items()):
         for j, (b, y) in enumerate(columns.items()):
             axis = axes[i][j]
