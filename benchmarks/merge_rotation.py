@@ -1,4 +1,4 @@
-"""Rotation data of other programs, merged without options; what bayesref prints beside counting with pandas.
+"""Rotation data of other programs, merged without metadata; what bayesref prints beside counting with pandas.
 
     python benchmarks/merge_rotation.py [--files brap_pk_6A.mtz ...] [--careless] [--iterations 10000]
 
@@ -92,7 +92,7 @@ def rows(name: str, a):
     """Rows of the table for one file."""
     path, out = a.data / "unmerged" / name, a.work / "rotation" / name
     usage = run(
-        [program("bayesref"), "merge", path, "--half-datasets", 1, "--out", out, "--overwrite"],
+        [program("bayesref"), "merge", path, "-m", "", "--half-datasets", 1, "--out", out, "--overwrite"],
         out.with_suffix(".txt"),
     )
     yield {"file": name, "from": "bayesref"} | printed(out) | {"CPU s": round(usage.cpu, 1)}

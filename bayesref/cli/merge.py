@@ -23,6 +23,7 @@ from bayesref.inference.cross_validation import half_datasets, hold_out, predict
 from bayesref.inference.fit import fit
 from bayesref.inference.overlap_predictions import hold_out_overlaps, predict_overlaps, without
 from bayesref.inference.posterior import Posterior
+from bayesref.io.default_metadata import AUTO
 from bayesref.io.unmerged import read_unmerged
 from bayesref.results.differences import difference_figures, difference_lines
 from bayesref.results.extras import Extras, fall_off, fall_off_of, read_flags
@@ -107,7 +108,7 @@ def read(settings: MergeSettings) -> Observations:
     tree = dataset_tree(settings)
     obs = read_unmerged(
         settings.files,
-        metadata_keys=comma_list(settings.metadata),
+        metadata_keys=AUTO if settings.metadata == AUTO else comma_list(settings.metadata),
         positional_keys=comma_list(settings.positional_keys),
         n_frequencies=settings.n_frequencies,
         intensity_key=settings.intensity_key,

@@ -23,6 +23,7 @@ from bayesref.crystal.free_flags import free_flags
 from bayesref.data.merged import MergedData
 from bayesref.data.observations import Observations
 from bayesref.io.atomic import atomic_path
+from bayesref.io.default_metadata import AUTO
 from bayesref.io.merged import read_flags_for
 from bayesref.io.write_mtz import write_mtz
 from bayesref.refinement.joint import JointPosterior, merge_and_refine
@@ -39,7 +40,7 @@ class SpotOptions:
 
     metadata: Annotated[
         str, SPOTS("--metadata", "-m", metavar="KEYS", help="Columns that the scale depends on, as in merge.")
-    ] = ""
+    ] = AUTO
     scale: Annotated[str, SPOTS(metavar="TERMS", help="Terms of the scale, as in merge.")] = (
         "falloff,additive,image"
     )

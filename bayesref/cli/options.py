@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from bayesref.io.default_metadata import AUTO
+
 INPUT = partial(typer.Option, rich_help_panel="Input")
 CRYSTAL = partial(typer.Option, rich_help_panel="Crystal")
 SCALE = partial(typer.Option, rich_help_panel="Scale model")
@@ -41,9 +43,9 @@ class MergeSettings:
             "-m",
             metavar="KEYS",
             help="Columns that the scale depends on, separated by commas: any numeric column, and dHKL, Hobs, "
-            "Kobs, Lobs, file_id, image_id.",
+            "Kobs, Lobs, file_id, image_id; auto: those that matter for the kind of data; '' = none.",
         ),
-    ] = ""
+    ] = AUTO
     positional_keys: Annotated[
         str, INPUT(metavar="KEYS", help="Columns to add as sines and cosines of increasing frequency.")
     ] = ""

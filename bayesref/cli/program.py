@@ -15,6 +15,7 @@ from bayesref.cli.prior import amplitude_prior
 from bayesref.cli.related import held_correlations, related_prior
 from bayesref.data.observations import Observations
 from bayesref.guides.latents import Latents
+from bayesref.io.default_metadata import AUTO
 from bayesref.scaling.additive import Additive
 from bayesref.scaling.amortised import Amortised
 from bayesref.scaling.anisotropy import Anisotropy
@@ -156,9 +157,25 @@ def build_scale(settings: MergeSettings, obs: Observations) -> tuple[Scale, tupl
         terms = [t for t in terms if t not in NEED_METADATA]
         if dropped:
             notes.append(f"Without --metadata the scale has no term {' and '.join(dropped)}.")
+    notes += metadata_notes(settings, obs, terms)
     if not set(terms) - {"lorentz", "polarisation"}:  # these have nothing to fit
         raise InputError(f"--scale {settings.scale} leaves no term; add falloff, or give --metadata.")
     return Product(*(TERMS[t](obs, settings) for t in terms)), tuple(notes)
+
+
+def metadata_notes(settings: MergeSettings, obs: Observations, terms: list[str]) -> list[str]:
+    """What the scale depends on where nobody said, and a wavelength that it should depend on but does not."""
+    notes, used = [], bool(obs.metadata_keys) and any(t in NEED_METADATA for t in terms)
+    if settings.metadata == AUTO and used:
+        notes.append(f"The scale depends on {', '.join(obs.metadata_keys)} (--metadata names others).")
+    key = settings.wavelength_key or "Wavelength"
+    seen = used and any(key.lower() in name.lower() for name in obs.metadata_keys)
+    if obs.wavelength is not None and not seen and "wavelength" not in terms:
+        notes.append(
+            f"The beam is polychromatic and the scale does not see {key}: name it with --metadata, or add "
+            "wavelength to --scale."
+        )
+    return notes
 
 
 def fixed_sites(settings: MergeSettings, model, obs, scale) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ from bayesref.data.metadata import metadata_matrix
 from bayesref.data.observations import Observations
 from bayesref.data.overlaps import with_overlaps
 from bayesref.data.report import FileReport, ReadReport
+from bayesref.io.default_metadata import AUTO, default_keys
 from bayesref.io.formats import read_tables
 from bayesref.io.harmonics import band_of, expand, wavelength_band
 from bayesref.io.rejection import Cutoffs, select
@@ -40,7 +41,7 @@ from bayesref.io.table import SpotTable
 def read_unmerged(
     files: str | Path | Sequence[str | Path],
     *,
-    metadata_keys: Sequence[str] = (),
+    metadata_keys: Sequence[str] | str = (),
     positional_keys: Sequence[str] = (),
     n_frequencies: int = 4,
     intensity_key: str | None = None,
@@ -64,7 +65,8 @@ def read_unmerged(
     Parameters
     ----------
     files : one or several; a DIALS .expt goes with its .refl
-    metadata_keys : columns for the scale, standardised; see `bayesref.data.metadata` for the special names
+    metadata_keys : columns for the scale, standardised; see `bayesref.data.metadata` for the special names; 'auto':
+        those that matter for the kind of data, see `bayesref.io.default_metadata`
     positional_keys, n_frequencies : columns to add as sines and cosines
     intensity_key, sigma_key, image_key : columns, where the defaults of the format will not do
     anomalous : keep Friedel mates of acentric reflections apart
@@ -115,6 +117,9 @@ def read_unmerged(
     # A stable sort keeps the order of the files within each reflection.
     order = np.argsort(hkl_id.numpy(), kind="stable")
     keys = _Columns(tables, keep, spots, image_id, 1 / asu.dHKL.numpy()[hkl_id] ** 2)
+    if metadata_keys == AUTO:
+        beams = {band.key for band in bands if band is not None}
+        metadata_keys = default_keys(keys, sorted(beams), any(t.stills is not None for t in tables))
     try:
         metadata, transform = metadata_matrix(keys, metadata_keys, positional_keys, n_frequencies)
     except InputError as e:
