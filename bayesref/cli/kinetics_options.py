@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from bayesref._checks import InputError
+from bayesref.io.default_metadata import AUTO
 from bayesref.io.experiments import ExperimentFiles, read_experiments_file
 from bayesref.io.series import SeriesFiles, pair, parse_light, read_series_file
 
@@ -34,11 +35,15 @@ class KineticsSettings:
     ] = None
     light: Annotated[
         list[str] | None,
-        DATA("--light", metavar="DELAY=FILE", help="Data at a delay, 10us=a.mtz; repeated."),
+        DATA(
+            "--light",
+            metavar="DELAY=FILE",
+            help="Data at a delay, 10us=a.mtz; a number alone is in s; repeated.",
+        ),
     ] = None
     metadata: Annotated[
-        str, DATA(metavar="KEY,...", help="Columns of unmerged data that the scale may depend on.")
-    ] = "BATCH,X,Y,dHKL"
+        str, DATA(metavar="KEY,...", help="Columns of unmerged data that the scale depends on, as in merge.")
+    ] = AUTO
     state: Annotated[
         list[str] | None,
         DATA("--state", metavar="NAME=MODEL", help="Structure of a state, the dark one first; repeated."),
@@ -102,7 +107,8 @@ class KineticsSettings:
         KINETICS(
             "--efficiency",
             metavar='"B->C"',
-            help="A reaction that loses a fraction of its molecules, which is inferred; repeated. B->C:A: to A.",
+            help='A reaction that loses a fraction of its molecules, which is inferred; repeated. "B->C:A" loses '
+            "them to A.",
         ),
     ] = None
     unreacted: Annotated[
@@ -250,6 +256,9 @@ def check_states(settings: KineticsSettings, states: dict) -> None:
                 raise InputError(
                     f"--{name.replace('_', '-')} is about states that move; add --move, or leave it out."
                 )
+    for name, text in pairs(settings.move, "--move").items():
+        if text.rpartition(":")[2].strip().startswith("-"):
+            raise InputError(f"--move {name}={text}: a radius is not negative; give a distance in Å.")
     if len(states) < 2:
         raise InputError(
             f"Found {len(states)} states; give the dark one and at least one other, --state NAME=MODEL."
