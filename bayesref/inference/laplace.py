@@ -4,8 +4,9 @@
     w_s = p(data, y_s)/q(y_s), smoothed by a generalised Pareto tail: its shape k̂ says whether q will do (below 0.7)
     log p(data) ≈ log p(data, y*) + ½ gᵀH⁻¹g + n/2 log 2π - ½ log |H| + log P(within bounds)
 
-y: natural coordinates, see `small_problem`; g is zero unless y* lies at a bound. Draws are resampled with these
-weights, tempered where k̂ forbids it. Starts that end apart are reported, since posteriors of rates have several modes.
+y: natural coordinates, see `small_problem`; g is zero unless y* lies at a bound. Of many numbers q is `SkewedGaussian`.
+Draws are resampled with these weights, tempered where k̂ forbids it. Starts that end apart are reported, since
+posteriors of rates have several modes.
 """
 
 import math
@@ -19,11 +20,14 @@ import torch
 from pyro.infer import MCMC, NUTS
 
 from bayesref.guides.latents import unchecked
+from bayesref.inference.skewed_gaussian import SkewedGaussian
 from bayesref.inference.small_problem import SmallProblem
 from bayesref.inference.truncated_gaussian import TruncatedGaussian
 
 STEP = 1e-3  # of differences of the gradient
 WIDER = 1.1  # standard deviations of what draws come from, against those of the Gaussian
+# Of more numbers the variance of log w, n/2 (wider² - 1)² from the width alone, and their skewness leave few draws.
+MANY, WIDER_OF_MANY = 40, 1.05
 CONVERGED = 0.02  # standard deviations
 NEAR = 2.0  # log units: two starts that end closer found the same optimum
 WARM_UP = 60  # draws of NUTS, which set its step
@@ -232,7 +236,7 @@ def _importance(problem, modes, n_draws, observed, seed):
     share = np.maximum(share / share.sum(), 0.02)
     share /= share.sum()
     size = 2 * n_draws
-    laws = [TruncatedGaussian(m.mean.numpy(), WIDER**2 * m.covariance.numpy(), problem.groups) for m in modes]
+    laws = [_law(problem, m) for m in modes]
     counts = g.multinomial(size, share)
     y = np.concatenate([law.sample(n, g)[0] for law, n in zip(laws, counts, strict=True)])
     log_q = np.logaddexp.reduce([law.log_prob(y) + math.log(s) for law, s in zip(laws, share, strict=True)])
@@ -246,6 +250,13 @@ def _importance(problem, modes, n_draws, observed, seed):
     weight = np.exp(log_w - np.logaddexp.reduce(log_w))
     rows = g.choice(size, size=n_draws, p=weight / weight.sum())
     return torch.from_numpy(y[rows]), [kept[i] for i in rows], k_hat, notes
+
+
+def _law(problem, mode) -> TruncatedGaussian | SkewedGaussian:
+    """What draws of a mode come from."""
+    if problem.n > MANY:
+        return SkewedGaussian(problem, mode, WIDER_OF_MANY)
+    return TruncatedGaussian(mode.mean.numpy(), WIDER**2 * mode.covariance.numpy(), problem.groups)
 
 
 def _tempered(log_w: np.ndarray, effective: float) -> np.ndarray:
