@@ -28,6 +28,7 @@ class Priors:
     r: tuple = (2.0, 1.0)  # density 2r: r² is uniform
     shape: float = 1.0  # sd of a coefficient of logit r²
     a: tuple = (1.0, 0.7)  # factor on σ
+    least_a: float = 0.1  # spots written as exactly zero would drive a to none
     b: tuple = (0.05, 1.5)  # gain, in units of σ̄
     c: tuple = (0.05, 1.5)  # relative error of strong spots
     nu: tuple = (15.0, 1.0)  # degrees of freedom, beyond two
@@ -57,7 +58,7 @@ def model(obs: br.Observations, scale: br.Scale, tree: br.DatasetTree, priors: P
     r_row = tree.correlation(asu, r, shape)
     F = pyro.sample("F", br.dist.WilsonTree(asu.epsilon, asu.centric, tree.parent_rows(asu), r_row))
     w = pyro.sample("w", scale.prior())
-    a = pyro.sample("a", lognormal(*priors.a))
+    a = pyro.sample("a", lognormal(*priors.a)).clamp(min=priors.least_a)
     b = pyro.sample("b", lognormal(*priors.b))
     c = pyro.sample("c", lognormal(*priors.c))
     nu = pyro.sample("nu", lognormal(*priors.nu))

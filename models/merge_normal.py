@@ -22,6 +22,7 @@ class Priors:
     """Priors of the error model: median and spread of the logarithm."""
 
     a: tuple = (1.0, 0.7)  # factor on σ
+    least_a: float = 0.1  # spots written as exactly zero would drive a to none
     b: tuple = (0.05, 1.5)  # gain, in units of σ̄
     c: tuple = (0.05, 1.5)  # relative error of strong spots
 
@@ -35,7 +36,7 @@ def model(obs: br.Observations, scale: br.Scale, priors: Priors = Priors()):
     with pyro.plate("hkl", len(asu)):
         F = pyro.sample("F", br.dist.Wilson(asu.epsilon, asu.centric))
     w = pyro.sample("w", scale.prior())
-    a = pyro.sample("a", lognormal(*priors.a))
+    a = pyro.sample("a", lognormal(*priors.a)).clamp(min=priors.least_a)
     b = pyro.sample("b", lognormal(*priors.b))
     c = pyro.sample("c", lognormal(*priors.c))
     with pyro.plate("spot", len(obs)):

@@ -27,6 +27,7 @@ class Priors:
     m: tuple = (1.0, 0.5)  # factor on the standard deviations of the reference
     delta: tuple = (0.2, 1.0)  # rms difference of the crystals' amplitudes, in units of √ε
     a: tuple = (1.0, 0.7)  # factor on σ
+    least_a: float = 0.1  # spots written as exactly zero would drive a to none
     b: tuple = (0.05, 1.5)  # gain, in units of σ̄
     c: tuple = (0.05, 1.5)  # relative error of strong spots
     nu: tuple = (15.0, 1.0)  # degrees of freedom, beyond two
@@ -53,7 +54,7 @@ def model(
     with pyro.plate("hkl", len(asu)):
         F = pyro.sample("F", law(r * ref.F, width, ref.known, asu.epsilon, asu.centric))
     w = pyro.sample("w", scale.prior())
-    a = pyro.sample("a", lognormal(*priors.a))
+    a = pyro.sample("a", lognormal(*priors.a)).clamp(min=priors.least_a)
     b = pyro.sample("b", lognormal(*priors.b))
     c = pyro.sample("c", lognormal(*priors.c))
     nu = pyro.sample("nu", lognormal(*priors.nu))

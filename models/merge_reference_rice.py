@@ -28,6 +28,7 @@ class Priors:
     D: tuple = (1.5, 1.5, 1.0)
     m: tuple = (1.0, 0.5)  # factor on the standard deviations of the reference
     a: tuple = (1.0, 0.7)  # factor on σ
+    least_a: float = 0.1  # spots written as exactly zero would drive a to none
     b: tuple = (0.05, 1.5)  # gain, in units of σ̄
     c: tuple = (0.05, 1.5)  # relative error of strong spots
     nu: tuple = (15.0, 1.0)  # degrees of freedom, beyond two
@@ -54,7 +55,7 @@ def model(obs: br.Observations, scale: br.Scale, reference: br.Reference, priors
         rice = br.dist.RiceWoolfson(D * ref.F, asu.epsilon * (1 - D**2 + 1e-6) + error, asu.centric)
         F = pyro.sample("F", rice)
     w = pyro.sample("w", scale.prior())
-    a = pyro.sample("a", lognormal(*priors.a))
+    a = pyro.sample("a", lognormal(*priors.a)).clamp(min=priors.least_a)
     b = pyro.sample("b", lognormal(*priors.b))
     c = pyro.sample("c", lognormal(*priors.c))
     nu = pyro.sample("nu", lognormal(*priors.nu))

@@ -37,6 +37,7 @@ class Priors:
     n_bumps: int = 7
     conformer: float = 1.5  # spread of log odds
     a: tuple = (1.0, 0.7)  # factor on σ
+    least_a: float = 0.1  # spots written as exactly zero would drive a to none
     b: tuple = (0.05, 1.5)  # gain, in units of σ̄
     c: tuple = (0.05, 1.5)  # relative error of strong spots
     nu: tuple = (15.0, 1.0)  # degrees of freedom, beyond two
@@ -83,7 +84,7 @@ def model(obs: br.Observations, scale: br.Scale, atoms: br.AtomicModel, u, prior
         F = pyro.sample("F", br.dist.RiceWoolfson(G, V, asu.centric))
 
     weights = pyro.sample("weights", scale.prior())
-    a = pyro.sample("a", lognormal(*priors.a))
+    a = pyro.sample("a", lognormal(*priors.a)).clamp(min=priors.least_a)
     b = pyro.sample("b", lognormal(*priors.b))
     c = pyro.sample("c", lognormal(*priors.c))
     nu = pyro.sample("nu", lognormal(*priors.nu))

@@ -9,13 +9,21 @@ from rich.console import Console
 
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
+from bayesref.cli.fit_notes import fit_notes
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.program import Program, build_program, comma_list, number_pair
 from bayesref.cli.progress import FitProgress
 from bayesref.cli.related import dataset_tree
 from bayesref.cli.resume import prepare, stoppable
 from bayesref.cli.stills import as_indexed, stills_run, write_table
-from bayesref.cli.tables import read_sentence, read_table, scale_table, site_table, statistics_table
+from bayesref.cli.tables import (
+    read_sentence,
+    read_table,
+    scale_table,
+    site_table,
+    statistics_table,
+    wide_console,
+)
 from bayesref.data.observations import Observations
 from bayesref.inference import distributed
 from bayesref.inference.checkpoint import fingerprint
@@ -54,7 +62,7 @@ def merge(settings: MergeSettings) -> None:
 
 def _merge(settings: MergeSettings) -> None:
     start = time.monotonic()
-    console = Console(quiet=settings.quiet)
+    console = wide_console(quiet=settings.quiet)
     options, extras = fit_options(settings), output_extras(settings)
     torch.set_num_threads(settings.threads)
     out, checkpoint = prepare(settings, console)
@@ -75,7 +83,7 @@ def _merge(settings: MergeSettings) -> None:
         f"Fit ended: {posterior.reason}; ELBO {posterior.elbo:,.1f} ± {posterior.elbo_error:.1f}.\n"
     )
     console.print(scale_table(program.scale, posterior), "", site_table(posterior), "", sep="\n")
-    for line in program.report(posterior):
+    for line in [*fit_notes(posterior), *program.report(posterior)]:
         console.print(line)
     results = cross_validate(settings, posterior, obs, held_out, program, options, checkpoint)
     if results is None:

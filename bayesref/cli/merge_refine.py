@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bayesref import programs
 from bayesref._checks import InputError
+from bayesref.cli.fit_notes import fit_notes
 from bayesref.cli.merge import read as read_observations
 from bayesref.cli.options import MergeSettings
 from bayesref.cli.program import build_scale
@@ -133,6 +134,8 @@ def run_joint(settings, crystal, spots: Spots, library, console: Console, option
             report_round=lambda row: console.print(round_line(row), highlight=False), **options,
         )  # fmt: skip
     console.print(f"\nRounds ended: {joint.reason}.")
+    for note in fit_notes(joint.merging):
+        console.print(note)
     target = joint.structure.target
     columns = {**target.data.columns, "file": str(settings.data)}
     target = replace(target, data=replace(target.data, columns=columns, notes=spots.notes))

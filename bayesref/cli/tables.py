@@ -13,7 +13,7 @@ WIDTH = 110  # characters
 
 def wide_console(**options) -> Console:
     """A console for wide tables: where the terminal is narrow or not known, nothing is cut or wrapped to its width."""
-    console = Console(**options)
+    console = Console(emoji=False, **options)  # B->C:A: is no picture
     console.width = max(console.width, WIDTH)
     return console
 
