@@ -187,6 +187,7 @@ KEYS = {
         "structure", "fix", "expected_time",
     )
 }  # fmt: skip
+REPEATED = ("efficiency", "structure", "fix", "own_rate", "shared_rate")
 LINKS = {"temperature_law": "temperature_law", "own": "own_rate", "shared": "shared_rate"}
 
 
@@ -245,6 +246,9 @@ def with_table(settings: KineticsSettings, table: dict, keys: dict[str, str]) ->
             f"{settings.series}: [kinetics] has an unknown key {unknown[0]}; expected {', '.join(keys)}."
         )
     given = {keys[k]: v for k, v in table.items()}
+    for name in REPEATED:
+        if isinstance(given.get(name), str):  # one of what may be several
+            given[name] = [given[name]]
     return replace(settings, **{k: v for k, v in given.items() if getattr(settings, k) == DEFAULT[k]})
 
 

@@ -77,6 +77,8 @@ def read_experiments_file(
             f"{path} has one experiment; give two [[experiment]] or more, or describe it as a [series]."
         )
     common = {k: path.parent / v for k, v in table.get("states", {}).items()} | dict(states or {})
+    if not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} has an experiment that is no table; write each as [[experiment]].")
     found = [_experiment(path, i + 1, row, common) for i, row in enumerate(rows)]
     _check_together(path, found, common if common and all("states" in row for row in rows) else {})
     return found, table.get("kinetics", {})
@@ -94,12 +96,17 @@ def _experiment(path, number, row, common) -> ExperimentFiles:
         raise InputError(
             f"{path}: [[experiment]] {number} has the name {name!r}; expected letters, digits and blanks, as '277 K'."
         )
-    if "dark" not in row or not row.get("light"):
+    light, models = row.get("light"), row.get("states", {})
+    if not isinstance(row.get("dark"), str) or not light or not isinstance(light, list):
         raise InputError(
             f"{path}: the experiment {name} needs dark = FILE and light = [{{delay, file}}, ...]."
         )
-    own = {k: path.parent / v for k, v in row.get("states", {}).items()}
-    files = series_files(path, f"light of {name}", row, row["light"], own or common, {})
+    if not isinstance(models, dict) or not all(isinstance(v, str) for v in models.values()):
+        raise InputError(
+            f'{path}: the states of {name} are {models}; expected {{A = "dark.pdb", B = "on.pdb"}}.'
+        )
+    own = {k: path.parent / v for k, v in models.items()}
+    files = series_files(path, f"light of {name}", row, light, own or common, {})
     return ExperimentFiles(name, T, files)
 
 

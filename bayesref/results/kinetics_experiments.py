@@ -2,6 +2,7 @@
 
 rates.csv           each number, of an experiment or (`experiment` is empty) of all: temperature (K), unit, mean, sd,
                     median, 90 % interval
+separate.csv        the same of each experiment by itself
 occupancies.csv, predictive.csv      as of one series, with the experiment
 sensitivity.csv, shifts.csv, run.json      as of one series
 arrhenius.png       rates over 1/T: the law, 90 % band; each experiment by itself, 90 % interval
@@ -137,6 +138,11 @@ def write_experiments(
         panels.append((e.name, e.series.t, curves[i], points))
     occupancies = pd.concat(tables, ignore_index=True)
     write_table(rates, out / "rates.csv")
+    if separate:
+        alone = {
+            f"{k} {e.name}": x for e, p in zip(experiments, separate, strict=True) for k, x in p.sites.items()
+        }
+        write_table(experiment_table(alone, links), out / "separate.csv")
     write_table(occupancies, out / "occupancies.csv")
     many = [{"experiment": e.name} | r for e, c in zip(experiments, checks, strict=True) for r in c]
     write_table(pd.DataFrame(many), out / "predictive.csv")

@@ -75,6 +75,10 @@ def test_files(results):
     record = json.loads((results / "run.json").read_text())
     assert {r["model"] for r in record["comparison"]} == {"B -> A", "each by itself"}
     assert record["law"] == "arrhenius"
+    assert record["departures"] == []  # any two rates lie on a line
+    alone = pd.read_csv(results / "separate.csv").set_index(["parameter", "experiment"])
+    both = [alone.loc[("k B->A", e), "mean"] for e in ("277 K", "297 K")]
+    assert 1.5 < both[1] / both[0] < 20
     assert "Ea B->A" in {r["parameter"] for r in record["prior_sensitivity"]}
     one = pd.read_csv(results / "277_K" / "rates.csv").set_index("parameter")
     all_of_them = pd.read_csv(results / "rates.csv").set_index(["parameter", "experiment"])
@@ -140,6 +144,7 @@ def test_own_rates_without_a_law(series, tmp_path):
         (("temperature = 297\n", "temperature = 277\n"), [], "All experiments are at 277 K"),
         (("arrhenius", "vogel"), [], "no law 'vogel' of temperature; expected arrhenius or eyring"),
         (("[kinetics]\n", '[kinetics]\nown = ["A->B"]\n'), [], "--own-rate A->B: there is no such reaction"),
+        (("[kinetics]\n", '[kinetics]\nown = "A->B"\n'), [], "--own-rate A->B: there is no such reaction"),
         (("[kinetics]\n", '[kinetics]\nonw = ["A->B"]\n'), [], "unknown key onw"),
         (("scheme = ", "ground = "), [], "not TOML"),
         (('scheme = "B -> A"\n', ""), [], "Experiments share rates; give their reactions"),

@@ -71,13 +71,20 @@ def test_a_series_is_none_of_these(tmp_path):
         (COLD + WARM.replace("delay", "dealy") + STATES, "a light of warm has the keys dealy, file"),
         (COLD + WARM.replace("= 293\n", "= -4\n") + STATES, "temperature of warm is -4"),
         (COLD + WARM.replace("= 293\n", '= "hot"\n') + STATES, "temperature of warm is hot"),
+        ("experiment = [1, 2]\n", "an experiment that is no table"),
+        (COLD + WARM.replace('"293/off.mtz"', "293") + STATES, "experiment warm needs dark"),
+        (
+            COLD + '[[experiment]]\nname = "w"\ndark = "a"\nlight = "b.mtz"\n' + STATES,
+            "experiment w needs dark",
+        ),
+        (COLD + WARM + 'states = "A.pdb"\n' + STATES, "the states of warm are A.pdb; expected"),
         (COLD + WARM + OWN, "277 K has the states none, warm has A, B"),
         (COLD + WARM + 'states = {A = "A.pdb"}\n' + STATES, "277 K has the states A, B, warm has A"),
         (COLD + WARM + 'states = {B = "B.pdb", A = "A.pdb"}\n' + STATES, "name the dark one first"),
         (COLD + OWN + WARM + OWN + STATES, r"those of all \(A, B\) mean nothing"),
         (COLD + WARM.replace('"1 ms"', '"10us"') + STATES, "delay 10us is given twice"),
     ],
-    ids=range(19),
+    ids=range(23),
 )
 def test_mistakes(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
