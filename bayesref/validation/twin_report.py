@@ -4,6 +4,8 @@ Merging gives E[F²], not the measurement: Wilson's prior pulls weak intensities
 acentric F² is a normal distribution cut at zero, whose mean and standard deviation give the measurement back:
 
     E/sd = (t + λ)/√(1 - λ(t + λ)),  λ = φ(t)/Φ(t);     sd₀ = sd/√(1 - λ(t + λ)),   I = t sd₀ + sd₀²/(εΣ)
+
+E/sd falls to 1 where spots say nothing, and below where they may be blanks: such reflections are left out.
 """
 
 import numpy as np
@@ -16,6 +18,7 @@ from bayesref.validation.twinning import Twinning, twinning
 
 CLEAR = 0.03  # by which ⟨|L|⟩ must be lower than expected: crystals without a twin differ by 0.01 to 0.02
 CONVINCING = 10.0  # log B
+UNKNOWN = -4.0  # t: below, two reflections alike in E and sd may come from measurements that are far apart
 LEAST = 0.02  # fraction: below, a law makes no difference
 
 
@@ -26,6 +29,10 @@ def measured_intensities(I, SIGI, Sigma) -> tuple[np.ndarray, np.ndarray]:
     ----------
     I, SIGI : (hkl,) E[F²] and its standard deviation
     Sigma : (hkl,) εΣ of the prior
+
+    Returns
+    -------
+    I, SIGI : (hkl,), I is NaN where it cannot be told
     """
     t = np.linspace(-8, 60, 3000)
     mills = np.exp(-0.5 * t**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(t))
@@ -34,7 +41,7 @@ def measured_intensities(I, SIGI, Sigma) -> tuple[np.ndarray, np.ndarray]:
     at = np.interp(I / SIGI, ratio, t)
     at = np.where(ratio[-1] < I / SIGI, I / SIGI, at)
     sigma = SIGI / np.interp(at, t, spread)
-    return at * sigma + sigma**2 / Sigma, sigma
+    return np.where(at > UNKNOWN, at * sigma + sigma**2 / Sigma, np.nan), sigma
 
 
 def twinning_of_merge(asu, I, SIGI, step=(2, 2, 2)) -> Twinning | None:

@@ -137,6 +137,19 @@ def test_merged_posteriors_keep_their_fraction():
     assert abs(t.laws[0].fraction - 0.3) < 4 * t.laws[0].sd + 0.005
 
 
+def test_reflections_whose_spots_may_be_blanks_say_nothing_of_a_twin():
+    asu, I, SIGI = crystal(0.0, 0.15)
+    Sigma = 1000 * torch.exp(-50 * asu.stol2)
+    q = AmplitudePosterior(Wilson(asu.epsilon * Sigma, asu.centric), 1 / SIGI**2, I / SIGI**2)
+    u = torch.linspace(0.0025, 0.9975, 200).double()[:, None].expand(-1, len(I))
+    mean, sd = q.mean_intensity, (q.icdf(u) ** 2).std(0)
+    wide = torch.arange(len(I)) % 40 == 0  # E below sd: partly zero, partly Wilson's distribution
+    mean, sd = torch.where(wide, 0.3 * Sigma, mean), torch.where(wide, 0.7 * Sigma, sd)
+    t = twinning_of_merge(asu, mean, sd)
+    assert abs(t.acentric.value - 2.0) < 4 * t.acentric.error
+    assert t.acentric.error < 0.1
+
+
 def test_too_few_reflections_say_nothing():
     asu, I, SIGI = crystal(0.2)
     assert twinning(asu.subset(slice(0, 150)), I[:150], SIGI[:150]) is None
