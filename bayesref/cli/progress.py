@@ -11,6 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 POLISH = 3  # polishing runs that a fit usually needs
+VALUE = {
+    "round": "log p(I | θ)",
+    "polish": "log p(I, θ)",
+}  # what is known of a step that has no posterior yet
 MOST = 30  # a guess from gains that hardly shrink is worth nothing
 
 
@@ -69,7 +73,7 @@ class FitProgress:
         phase, gain = row["phase"], float(row["gain"])
         self.gains.setdefault(phase, []).append(gain)
         self.done += 1
-        text = f"{phase} {len(self.gains[phase])}: ELBO {row['elbo']:,.1f}"
+        text = f"{phase} {len(self.gains[phase])}: {VALUE.get(phase, 'ELBO')} {row['elbo']:,.1f}"
         if math.isfinite(gain):
             text += f", gain {gain:,.3g}"
         if self.bar is not None and self.task is not None:

@@ -59,6 +59,9 @@ def stills_run(
     InputError : options that do not go together, a lattice without ambiguity, a wrong operator
     """
     asked = [k for k in OPTIONS if getattr(settings, k) not in (None, False)]
+    if settings.reindex is None:
+        for note in unsettled(obs):
+            console.print(note)
     if not asked:
         return obs, None
     _check(settings, obs, asked)
@@ -77,6 +80,19 @@ def stills_run(
         console.print(f"First consensus of {obs.n_image:,} images: {told}.")
     store = settings.out / "spots" if settings.on_disk else None
     return obs, StillsRun(images, store, settings.batch_memory or "shares", settings.epochs or EPOCHS)
+
+
+def unsettled(obs: Observations) -> list[str]:
+    """A sentence about stills that may be indexed in several ways, and are merged as they are."""
+    if obs.report is None or not any(f.stills for f in obs.report.files):
+        return []
+    n = len(lattice_ways(obs.asu.cell, obs.asu.spacegroup))
+    if n < 2:
+        return []
+    return [
+        f"The lattice lets a still be indexed in {n} ways; all are merged as they are. Unless their ways were made "
+        "alike before, amplitudes are means over ways, like those of a twin: --method svi --reindex auto finds out."
+    ]
 
 
 def _check(settings, obs, asked) -> None:

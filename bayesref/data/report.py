@@ -21,6 +21,7 @@ class FileReport:
     cell : 'a b c alpha beta gamma', Å and degrees, as in the file
     spacegroup : symbol as in the file, '' where the format has none
     notes : choices worth knowing, such as which intensity column was taken
+    stills : whether each image is of its own orientation
     """
 
     name: str
@@ -32,6 +33,7 @@ class FileReport:
     cell: str
     spacegroup: str
     notes: tuple[str, ...] = ()
+    stills: bool = False
 
     def __str__(self) -> str:
         causes = ", ".join(f"{n:,} {cause}" for cause, n in self.left_out.items() if n) or "none"

@@ -260,6 +260,7 @@ def _report(rows, image_file, asu) -> ReadReport:
             cell=format_cell(t.cell) if t.cell is not None else "",
             spacegroup=t.spacegroup.xhm() if t.spacegroup is not None else "",
             notes=t.notes if band is None else (*t.notes, str(band)),
+            stills=t.stills is not None,
         )
         for i, (t, (keep, left_out), band) in enumerate(rows)
     )

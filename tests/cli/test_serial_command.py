@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from bayesref._checks import InputError
 from bayesref.cli.app import app
+from bayesref.cli.stills import unsettled
+from bayesref.io.unmerged import read_unmerged
 
 CELL = "40,40,30,90,90,120"
 
@@ -53,6 +55,13 @@ def test_stills_from_a_stream_to_images_csv(simulated, tmp_path):
     assert table["p_bad"][~good].mean() > table["p_bad"][good].mean()
     assert not (out / "spots").exists()
     assert rs.read_mtz(str(out / "merged_0.mtz"))["F"].notna().all()
+
+
+@pytest.mark.parametrize(("group", "n"), [("P 63", 2), ("P 3", 4), ("P 6 2 2", 0)])
+def test_ways_of_indexing_that_nobody_settled_are_told(simulated, group, n):
+    notes = unsettled(read_unmerged(simulated / "serial.stream", spacegroup=group))
+    assert len(notes) == bool(n)
+    assert not n or f"indexed in {n} ways" in notes[0]
 
 
 def test_options_that_need_svi(simulated, tmp_path):
