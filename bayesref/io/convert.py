@@ -6,6 +6,7 @@ Rows that the format itself marks as bad are left out, and parts of one reflecti
 nothing else changes, so that reading the MTZ gives the spots of the file it came from. Each image has a batch header.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def write_unmerged(
         raise InputError(f"{tables[0].name}: no row is left to write; check the file.")
     n = sum(len(t) for t in tables)
     report = f"{out}: {len(frame):,} of {n:,} rows, {frame['BATCH'].nunique():,} images, {group.xhm()}{note}"
+    report += _not_written(tables)
     if Path(out).suffix.lower() == ".hkl":
         write_xds_ascii(frame, unit_cell, group, out)
         return report
@@ -89,6 +91,18 @@ def _good(table: SpotTable) -> np.ndarray:
     for bad in table.flagged.values():
         good = good & ~bad
     return good
+
+
+def _not_written(tables: Sequence[SpotTable]) -> str:
+    """How many rows were bad, by cause; nothing where none was."""
+    count: Counter[str] = Counter()
+    for t in tables:
+        left = np.ones(len(t), dtype=bool)
+        for cause, bad in [*t.flagged.items(), ("without indices", ~t.hkl.any(axis=1))]:
+            count[cause] += int((left & bad).sum())
+            left &= ~bad
+    told = ", ".join(f"{n:,} {cause}" for cause, n in count.items() if n)
+    return f"; not written: {told}" if told else ""
 
 
 def _and(keep: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -42,6 +42,13 @@ def test_other_programs_see_an_unmerged_file(data_dir, tmp_path):
     gemmi.Intensities().import_mtz(mtz)
 
 
+def test_rows_that_are_not_written_are_accounted_for(data_dir, tmp_path):
+    line = write_unmerged(data_dir / "unmerged/brap_pk_6A.mtz", tmp_path / "x.mtz")
+    assert "4,938 of 17,864 rows" in line
+    assert "546 incomplete partial, 12,380 summed with other parts" in line
+    assert "not written" not in write_unmerged(data_dir / "readers/data_unmerged.mtz", tmp_path / "y.mtz")
+
+
 def test_two_files_keep_their_images_apart(make_mtz, tmp_path):
     a, b = make_mtz("a.mtz"), make_mtz("b.mtz", make_mtz.spots(seed=1))
     write_unmerged([a, b], tmp_path / "x.mtz")
