@@ -28,6 +28,7 @@ STEP = 1e-3  # of differences of the gradient
 WIDER = 1.1  # standard deviations of what draws come from, against those of the Gaussian
 # Of more numbers the variance of log w, n/2 (wider² - 1)² from the width alone, and their skewness leave few draws.
 MANY, WIDER_OF_MANY = 40, 1.05
+PROPOSED, PROPOSED_OF_MANY = 2, 6  # for each draw that is asked for
 CONVERGED = 0.02  # standard deviations
 NEAR = 2.0  # log units: two starts that end closer found the same optimum
 WARM_UP = 60  # draws of NUTS, which set its step
@@ -235,20 +236,23 @@ def _importance(problem, modes, n_draws, observed, seed):
     share = np.exp(share - share.max())
     share = np.maximum(share / share.sum(), 0.02)
     share /= share.sum()
-    size = 2 * n_draws
+    size = (PROPOSED if problem.n <= MANY else PROPOSED_OF_MANY) * n_draws
     laws = [_law(problem, m) for m in modes]
     counts = g.multinomial(size, share)
     y = np.concatenate([law.sample(n, g)[0] for law, n in zip(laws, counts, strict=True)])
     log_q = np.logaddexp.reduce([law.log_prob(y) + math.log(s) for law, s in zip(laws, share, strict=True)])
-    kept = [problem.evaluate(torch.from_numpy(x), observed) for x in y]
-    log_w = np.nan_to_num(np.array([r[3] for r in kept]) - log_q, nan=-np.inf)
+    many = problem.n > MANY  # then what is kept of all proposals would fill the memory
+    kept = {} if many else {i: problem.evaluate(torch.from_numpy(x), observed) for i, x in enumerate(y)}
+    log_p = [problem.value(torch.from_numpy(x)) for x in y] if many else [kept[i][3] for i in range(size)]
+    log_w = np.nan_to_num(np.array(log_p) - log_q, nan=-np.inf)
     log_w, k_hat = pareto_smoothed(log_w)
     notes = []
-    if k_hat > TAIL:  # a few draws would stand for all: temper the weights until a sixth of them count
+    if k_hat > TAIL:  # a few draws would stand for all: temper the weights until some of them count
         note = f"the Gaussian is a rough stand-in (k-hat {k_hat:.2f}, {TAIL} allowed); --method nuts is exact"
-        log_w, notes = _tempered(log_w, size / 6), [note]
+        log_w, notes = _tempered(log_w, n_draws / 3), [note]
     weight = np.exp(log_w - np.logaddexp.reduce(log_w))
     rows = g.choice(size, size=n_draws, p=weight / weight.sum())
+    kept |= {i: problem.evaluate(torch.from_numpy(y[i]), observed) for i in set(rows.tolist()) - set(kept)}
     return torch.from_numpy(y[rows]), [kept[i] for i in rows], k_hat, notes
 
 

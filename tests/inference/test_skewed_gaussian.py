@@ -84,7 +84,7 @@ def test_many_log_variances_leave_good_weights():
     p = laplace.fit_small(model, (squares,), n_starts=1, n_draws=400)
     assert p.k_hat < laplace.TAIL
     assert not p.notes
-    assert len(p.y.unique(dim=0)) > 220  # of 400; a normal leaves 102
+    assert len(p.y.unique(dim=0)) > 300  # of 400; a normal leaves 219
     # Exact, but for the prior, which is flat here: 8 squares of sum S: S/V is chi squared.
     middle = squares.log() - torch.digamma(torch.tensor(4.0, **D)) - np.log(2.0)
     assert float((p.sites["v"].mean(0) - middle).mean()) == pytest.approx(0, abs=0.03)
