@@ -14,6 +14,7 @@ import numpy as np
 
 ARMIJO = 1e-4
 PAIRS = 12
+LONGER = 3.0  # than the last step, at most
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def minimize(
     value, g = function(z)
     n = 1
     pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=PAIRS)
-    decrement = np.inf
+    decrement, last = np.inf, 1.0
     for _ in range(steps):
         decrement = 0.5 * float(g @ solve(g))
         if decrement < tolerance:
@@ -53,7 +54,7 @@ def minimize(
             d = -solve(g)
             d *= min(1.0, max_step / float(np.abs(d).max()))
             slope = float(g @ d)
-        t = 1.0
+        t = min(1.0, LONGER * last)  # where a full step went too far, the next one would as well
         found = False
         for _ in range(8):
             new = z + t * d
@@ -70,6 +71,7 @@ def minimize(
                 break
             pairs.clear()
             continue
+        last = t
         s, y = new - z, new_g - g
         if s @ y > 1e-10 * np.sqrt((s @ s) * (y @ y)):
             pairs.append((s, y, 1 / (s @ y)))
