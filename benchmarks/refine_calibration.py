@@ -11,6 +11,7 @@ parameters taken for independent. The last rows are all seeds together.
 """
 
 import time
+from argparse import BooleanOptionalAction
 from dataclasses import replace
 
 import torch
@@ -32,7 +33,10 @@ def run(a, name: str, seed: int) -> list[dict]:
     truth = isotropic(read_structure(a.data / path))
     residues = sorted({n.split("/")[1].rsplit(" ", 1)[0] for n in truth.name})
     library = load_dictionary(residues, [a.data / d for d in dictionaries]).monlib
-    data = simulate_refine(truth, RefineOptions(dmin=dmin), seed)
+    options = RefineOptions(dmin=dmin)
+    if not a.free:
+        options = replace(options, free_fraction=0.0)
+    data = simulate_refine(truth, options, seed)
     g = torch.Generator().manual_seed(seed)
     shift = SHAKE / 3**0.5 * torch.randn(truth.xyz.shape, generator=g, dtype=torch.float64)
     start = replace(truth, xyz=truth.xyz + shift, B=truth.B.median().expand_as(truth.B).clone())
@@ -75,6 +79,7 @@ def main() -> None:
     p = parser(__doc__)
     p.add_argument("--crystals", nargs="+", choices=MODELS, default=list(MODELS))
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    p.add_argument("--free", action=BooleanOptionalAction, default=True, help="set a free set aside")
     p.add_argument("--keep", action="store_true", help="keep the scores of every atom in --work")
     a = p.parse_args()
     torch.set_num_threads(1)

@@ -10,9 +10,7 @@ For normal errors (a, b) hold all that spots say of F; heavy tails enter by the 
 merge knows of no structure, so that round 0 is `bayesref merge`, then `bayesref refine`.
 
 β is learned from free reflections, of which the structure knows nothing; G = D|F_c| of a work reflection has seen its
-own spots. The structure serves as the prior of its amplitude as it would be without them, in Laplace's approximation:
-
-    G_h without h = G_h - v/(1 - v W) ∂ log p(y_h)/∂G          v: posterior variance of G_h,  W = -∂² log p(y_h)/∂G²
+own spots. The structure serves as the prior of its amplitude as it would be without them, see `refinement.left_out`.
 """
 
 import importlib
@@ -32,10 +30,10 @@ from bayesref.inference.collapsed import Collapsed
 from bayesref.inference.fit import fit
 from bayesref.inference.posterior import Amplitudes, Posterior
 from bayesref.refinement.joint_scale import Anchor, StructureScale
+from bayesref.refinement.left_out import left_out
 from bayesref.refinement.point_estimate import refine_point
 from bayesref.refinement.posterior import StructurePosterior, structure_posterior
 from bayesref.refinement.refine import refine
-from bayesref.refinement.simulate import smooth_mean
 from bayesref.scaling.scale import Scale
 from bayesref.structure_factors.calculate import structure_factors
 from bayesref.structure_factors.scale import add_solvent
@@ -44,7 +42,6 @@ from bayesref.structure_factors.solvent import SolventMask
 SOLVENT = (0.35, 46.0)  # electrons/Å³ and Å², for the first estimate of the fall-off of the model
 MOVED = 0.01  # Å rms: below, another round is not worth its time
 GAIN = 1.0  # log units of all spots, likewise
-MOST = 0.8  # share of a measurement that its G may have: beyond, a quadratic says nothing of the structure without it
 WEAKEST = 1e-8  # of the median a: a reflection whose spots are all blanks keeps a finite SIGI
 
 
@@ -131,25 +128,10 @@ def merging_page(page: Callable, structure: StructurePosterior) -> Callable:
     return pyro.condition(page, data={k: v.detach() for k, v in structure.values.items()})
 
 
-@torch.no_grad()
-def left_out(structure: StructurePosterior, n_draws: int = 32) -> torch.Tensor:
+def without_spots(structure: StructurePosterior, n_draws: int = 32) -> torch.Tensor:
     """u (hkl,): G of each reflection without its own spots, over G; zero of free reflections."""
-    target = structure.target
-    data = target.data
-    m = target.measured(structure.mean)
-    G, _ = target.expected(structure.values)
-    draws = torch.stack(
-        [target.expected(target.latents.unpack(z))[0] for z in structure.draw(n_draws, stiff=True)]
-    )
-    kind = data.asu.epsilon * (
-        1.0 + data.asu.centric.double()
-    )  # errors along the phase only, or in both directions
-    v = kind * smooth_mean(draws.var(0) / kind, data.asu.stol2)
-    share = (-v * m.curvature_G).clamp(0.0, MOST)
-    without = G - v / (1 - share) * m.slope_G
-    # a Rice distribution knows no sign: past zero the phase has turned
-    u = (without.abs() / G.clamp(min=1e-300)).clamp(min=1e-6)
-    return torch.where(data.free, torch.zeros_like(u), u)
+    u, _ = left_out(structure.target, structure.mean, structure.draw(n_draws, stiff=True))
+    return torch.where(structure.target.data.free, torch.zeros_like(u), u)
 
 
 def merge_and_refine(
@@ -207,7 +189,7 @@ def merge_and_refine(
             reason = structure.reason
             break
         mine = StructureScale(anchor, scale, weights)
-        posterior = merge(merging_page(page, structure), mine, structure.atoms, left_out(structure))
+        posterior = merge(merging_page(page, structure), mine, structure.atoms, without_spots(structure))
         weights = posterior.latents.unpack(posterior.mean)[mine.site]
         if interrupted(posterior):
             reason = posterior.reason
@@ -222,7 +204,7 @@ def merge_and_refine(
             break
     if not interrupted(posterior):
         mine = StructureScale(anchor, scale, weights)
-        posterior = merge(merging_page(page, structure), mine, structure.atoms, left_out(structure))
+        posterior = merge(merging_page(page, structure), mine, structure.atoms, without_spots(structure))
     return JointPosterior(structure, posterior, posterior.amplitudes(seed=seed), sequential, history, reason)
 
 

@@ -1,12 +1,10 @@
 """The most probable structure: cycles of scale, errors of the model, and atoms.
 
-    scale      k, anisotropy, solvent, D          L-BFGS on the work set, atoms held
-    errors     β(s)                               L-BFGS on the free set; without one, on the work set, then × n/(n - p)
-    atoms      xyz, log B, conformers             L-BFGS preconditioned by restraint Hessian + diagonal of the data
-    contacts, solvent mask, grid                  made again where atoms have moved
-
-p = tr[H_data H⁻¹] is the number of parameters that the data determine: a fit with p of them explains the errors of
-n work reflections too well by that factor (MacKay, 1992, Neural Comput. 4, 415, eq. 4.9).
+scale      k, anisotropy, solvent, D          L-BFGS on the work set, atoms held
+errors     β(s)                               L-BFGS on the free set; without one, on the work set, each reflection
+                                              against the structure without it (`left_out`)
+atoms      xyz, log B, conformers             L-BFGS preconditioned by restraint Hessian + diagonal of the data
+contacts, solvent mask, grid                  made again where atoms have moved
 """
 
 import time
@@ -23,8 +21,9 @@ from bayesref.refinement import overall_b
 from bayesref.refinement.adp_overall import settle
 from bayesref.refinement.adp_width import with_widths
 from bayesref.refinement.atomic_model import SITES, of_atoms
-from bayesref.refinement.curvature import Factor, data_blocks, precision, width
+from bayesref.refinement.curvature import Factor, precision, width
 from bayesref.refinement.lbfgs import minimize
+from bayesref.refinement.left_out import left_out
 from bayesref.refinement.r_factors import r_factors
 from bayesref.refinement.target import ATOMS, Target
 from bayesref.refinement.temperature import temperatures
@@ -33,6 +32,7 @@ from bayesref.refinement.tls_step import bordered
 MIN_FREE = 100  # reflections; below, errors are learned from the work set
 MAX_STEP = 0.25  # Å, or of log B
 REACH = 4.0  # how far a global latent may go in one fit
+N_DRAWS = 32  # of the posterior, for its spread of F
 SETTLING = 3  # cycles that look for the overall B; from then on it is near
 INTERRUPTED = "interrupted; this is the best so far"
 STEADY = 0.06  # of log τ²: 3 % of the width of restraints
@@ -48,7 +48,8 @@ class PointEstimate:
     z : (latent,)
     history : one dict per cycle
     reason : why it stopped
-    determined : p, number of parameters that the data determine
+    determined : number of parameters that the data determine, Σ v W of `left_out`; NaN with a free set
+    without : (hkl,), see `Target`; None with a free set
     """
 
     target: Target
@@ -56,6 +57,7 @@ class PointEstimate:
     history: list = field(default_factory=list)
     reason: str = ""
     determined: float = float("nan")
+    without: torch.Tensor | None = None
 
 
 def start(target: Target) -> torch.Tensor:
@@ -97,9 +99,10 @@ def fit_sites(target: Target, z, names, rows=None, steps=25) -> torch.Tensor:
     return z
 
 
-def fit_globals(target: Target, z, determined=0.0, rounds=2, overall=False, rough=False) -> torch.Tensor:
+def fit_globals(target: Target, z, without=None, rounds=2, overall=False, rough=False) -> torch.Tensor:
     """Scale sites on the work set and error sites on the free set, in turn; with `overall`, what all B share too.
 
+    Where there is no free set, errors are fitted to the work set, against G times `without` (hkl,) if that is given.
     `rough` takes a part of the work set where reflections are dear, see `Target.part`: atoms are far off anyway.
     """
     part = target.part() if rough else None
@@ -107,19 +110,14 @@ def fit_globals(target: Target, z, determined=0.0, rounds=2, overall=False, roug
     scales = [k for k in target.globals if k not in errors]
     free = target.data.free
     enough = int(free.sum()) >= MIN_FREE
+    judge = target if enough else replace(target, without=without)
     for _ in range(rounds):
-        z = fit_sites(target, z, errors, free if enough else None)
+        z = fit_sites(judge, z, errors, free if enough else None)
         if overall and overall_b.fits(target):
             z = overall_b.fit_scale_and_B(target, z, scales, 40, REACH)
         else:
             z = fit_sites(target, z, scales, part)
-    z = fit_sites(target, z, errors, free if enough else None)
-    if not enough and determined > 0 and "error" in errors:
-        n = int((~free).sum())
-        values = target.latents.unpack(z)
-        values["error"] = values["error"] * n / max(n - determined, 0.2 * n)
-        z = target.latents.pack(values)
-    return z
+    return fit_sites(judge, z, errors, free if enough else None)
 
 
 def _atom_rows(target):
@@ -159,16 +157,6 @@ def fit_atoms(target: Target, z, steps: int, tolerance: float, sites=ATOMS):
     return z, found
 
 
-def determined_by_data(target: Target, z, factor: Factor, cutoff: float, n_draws=24, seed=0) -> float:
-    """p = tr[H_data H⁻¹], by draws of Normal(0, H⁻¹)."""
-    diagonal, pairs, blocks = data_blocks(target, z, cutoff)
-    x = factor.draw(n_draws, np.random.default_rng(seed)).reshape(n_draws, len(diagonal), -1)
-    p = np.einsum("dia,iab,dib->", x, diagonal, x)
-    if len(pairs):
-        p += 2 * np.einsum("dpa,pab,dpb->", x[:, pairs[:, 0]], blocks, x[:, pairs[:, 1]])
-    return float(p / n_draws)
-
-
 def refine_point(
     target: Target, cycles: int = 15, steps: int = 12, report: Callable = lambda row: None, sites=ATOMS
 ) -> PointEstimate:
@@ -183,11 +171,11 @@ def refine_point(
     """
     z, history, begin = start(target), [], time.monotonic()
     displacements = target.atoms.displacements
-    determined, reason = 0.0, "all cycles asked for are done"
+    determined, without, reason = float("nan"), None, "all cycles asked for are done"
     try:
         for cycle in range(cycles):
             z = fit_globals(
-                target, z, determined, rounds=2 if cycle < 2 else 1, overall="B" in sites, rough=cycle < 2
+                target, z, without, rounds=2 if cycle < 2 else 1, overall="B" in sites, rough=cycle < 2
             )
             if (
                 "B" in sites
@@ -200,7 +188,7 @@ def refine_point(
             z, found = fit_atoms(target, z, steps, 0.5, sites)
             row = _row(target, z, cycle, found, time.monotonic() - begin)
             before = target.atoms.temperature
-            target, determined = _next(target, z)
+            target, without, determined = _next(target, z)
             row["restraint_width"], row["B_width"] = (t**0.5 for t in target.atoms.temperature)
             history.append(row)
             report(row)
@@ -214,12 +202,12 @@ def refine_point(
         if type(e) is not KeyboardInterrupt:  # one of its own means to end at once
             raise
         reason = INTERRUPTED
-    z = fit_globals(target, z, determined, rounds=1, overall=cycles > 0 and "B" in sites)
-    return PointEstimate(target, z, history, reason, determined)
+    z = fit_globals(target, z, without, rounds=1, overall=cycles > 0 and "B" in sites)
+    return PointEstimate(target, z, history, reason, determined, without)
 
 
-def _next(target: Target, z) -> tuple[Target, float]:
-    """The target of the next cycle, and p, which is needed where there is no free set."""
+def _next(target: Target, z):
+    """The target of the next cycle and, where there is no free set, what errors are judged by and Σ v W."""
     values = target.latents.unpack(z)
     target = replace(target, atoms=target.atoms.moved(*of_atoms(values)))
     factor = Factor(precision(target, z, 0.0))
@@ -229,8 +217,12 @@ def _next(target: Target, z) -> tuple[Target, float]:
         widths = widths[0], target.atoms.temperature[1]
     target = replace(target, atoms=replace(target.atoms, temperature=widths))
     if int(target.data.free.sum()) >= MIN_FREE:
-        return target, 0.0
-    return target, determined_by_data(target, z, factor, 0.0)
+        return target, None, float("nan")
+    rows = _atom_rows(target)[0]
+    x = torch.from_numpy(factor.draw(N_DRAWS, np.random.default_rng(0)))
+    draws = z.repeat(N_DRAWS, 1).index_copy(1, rows, z[rows] + x)
+    without, share = left_out(target, z, draws)
+    return target, without, float(share[~target.data.free].sum())
 
 
 def _row(target, z, cycle, found, seconds):

@@ -11,7 +11,7 @@ mode (`expected_b`, `variational`); what all B share has a width of its own (`sh
 place of P, which takes bonded atoms for independent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -153,7 +153,8 @@ def structure_posterior(estimate: PointEstimate, mean_field: bool = False) -> St
     model[xyz] = z[xyz]
     free = target.data.free
     use = free if int(free.sum()) >= MIN_FREE else None
-    E = _difference_rows(target, z, error_rows, errors, use)[:, error_rows]
+    judge = target if use is not None else replace(target, without=estimate.without)
+    E = _difference_rows(judge, z, error_rows, errors, use)[:, error_rows]
     return StructurePosterior(
         target, mean, model, rows, global_rows, error_rows, law, stiff, inverse_root(E), estimate.determined,
         estimate.history, estimate.reason,

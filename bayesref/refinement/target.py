@@ -34,12 +34,15 @@ class Target:
     data : MergedData
     atoms : AtomicModel
     latents : Latents of the page
+    without : (hkl,), G without the measurement of each reflection over G, by which the likelihood then goes: for errors
+        that are learned from reflections which the atoms have seen, see `refinement.left_out`; or None
     """
 
     page: Callable
     data: MergedData
     atoms: AtomicModel
     latents: Latents
+    without: torch.Tensor | None = None
 
     @classmethod
     def of(cls, page, data, atoms) -> "Target":
@@ -93,6 +96,8 @@ class Target:
             values = {k: v if k in sites else v.detach() for k, v in values.items()}
         trace = self.trace(values)
         law = trace.nodes[AMPLITUDE]["fn"]
+        if self.without is not None:
+            law = RiceWoolfson(law.loc * self.without, law.scatter, self.data.asu.centric)
         priors = {k: trace.nodes[k]["fn"] for k in values}
         likelihood = self.log_likelihood(law, values, rows) + self._log_differences(trace, rows)
         value = tempering * likelihood + self._log_prior(z, values, priors, sites)

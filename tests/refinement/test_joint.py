@@ -16,7 +16,7 @@ from bayesref.distributions import Wilson
 from bayesref.guides.latents import trace_model
 from bayesref.io.unmerged import read_unmerged
 from bayesref.io.write_mtz import write_mtz
-from bayesref.refinement.joint import left_out, merge_and_refine, natural_data, structure_page
+from bayesref.refinement.joint import merge_and_refine, natural_data, structure_page, without_spots
 from bayesref.refinement.point_estimate import fit_atoms
 from bayesref.refinement.simulate import RefineOptions
 from bayesref.refinement.simulate_spots import simulate_spots, truth_of
@@ -78,7 +78,7 @@ def test_intervals_hold_the_true_amplitudes(joint, simulated, which, low):
 
 def test_free_amplitudes_have_a_prior_without_structure(joint, simulated):
     _, obs, free = simulated
-    u = left_out(joint.structure)
+    u = without_spots(joint.structure)
     assert bool((u[free] == 0).all())
     assert bool((u[~free] > 0).all())
     values = joint.merging.latents.unpack(joint.merging.mean)
@@ -105,7 +105,7 @@ def test_merged_intensities_are_those_of_the_spots(joint, simulated):
 def test_what_a_reflection_gave_to_its_own_G_is_taken_off(joint):
     """Against refinement again with each of some reflections left out."""
     structure, target = joint.structure, joint.structure.target
-    u = left_out(structure, n_draws=200)
+    u = without_spots(structure, n_draws=200)
     G = target.expected(structure.values)[0]
     told = (u - 1) * G
     rows = told.abs().masked_fill(target.data.free, 0).topk(6).indices
