@@ -1,5 +1,6 @@
 """What the options of `bayesref kinetics` ask for: schemes, the design of the experiment, numbers to hold."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ def scheme_of(text: str, settings: KineticsSettings, files: SeriesFiles) -> Kine
     )  # fmt: skip
 
 
+def check_distinct(crystals: dict, moving: dict) -> None:
+    """Raise `InputError` for two states of one structure, neither of which moves."""
+    for a, b in itertools.combinations((k for k in crystals if k not in moving), 2):
+        x, y = crystals[a], crystals[b]
+        if x.name == y.name and all(
+            torch.equal(getattr(x, k), getattr(y, k)) for k in ("xyz", "B", "occupancy")
+        ):
+            raise InputError(
+                f"The states {a} and {b} have the same structure, so that no data can tell them apart; give another "
+                f"model of one, let it move (--move), or map both states of a scheme to it (--structure {b}={a})."
+            )
+
+
 def moving_atoms(settings: KineticsSettings, crystals: dict) -> dict:
     """{state: (rows, Restraints)} of --move."""
     out = {}
@@ -70,6 +84,7 @@ def moving_atoms(settings: KineticsSettings, crystals: dict) -> dict:
             dictionary = load_dictionary(names, settings.restraints or (), None, given)
             restraints = build_restraints(crystals[name], dictionary.monlib, unrestrained=given)
         out[name] = (rows, restraints)
+    check_distinct(crystals, out)
     return out
 
 

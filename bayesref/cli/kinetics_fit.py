@@ -80,10 +80,16 @@ def prepared(console, settings, files, crystals, moving, out):
     series, dark = read_series(files, settings.dmin)
     for name, path in files.states.items():
         check_against(dark, crystals[name], str(path))
+    first, last = float(series.t.min()), float(series.t.max())
+    delays = (
+        f"{series.n_time} delays from {first:g} to {last:g} s"
+        if series.n_time > 1
+        else f"one delay, {first:g} s"
+    )
     console.print(
-        f"{len(series):,} reflections to {float(series.asu.dHKL.min()):.2f} Å, {series.n_time} delays from "
-        f"{float(series.t.min()):g} to {float(series.t.max()):g} s; states {', '.join(crystals)}", highlight=False,
-    )  # fmt: skip
+        f"{len(series):,} reflections to {float(series.asu.dHKL.min()):.2f} Å, {delays}; states {', '.join(crystals)}",
+        highlight=False,
+    )
     series, dark = rescaled(series, dark, to_model_scale(next(iter(crystals.values())), dark))
     states = fit_states(crystals, dark, programs.load("refine"), moving)
     console.print(f"Dark model against dark data: R {states.R:.3f}")

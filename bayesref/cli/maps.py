@@ -8,12 +8,11 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from bayesref import programs
 from bayesref._checks import InputError
 from bayesref.cli.command import command_from
-from bayesref.cli.tables import table
+from bayesref.cli.tables import table, wide_console
 from bayesref.data.merged import MergedData
 from bayesref.data.series import TimeSeries
 from bayesref.io.atomic import atomic_path, prepare_output
@@ -87,7 +86,7 @@ def maps(settings: MapsSettings) -> None:
     Example: bayesref maps --dark off.mtz --light on.mtz --model off.pdb --out maps
     """
     begin = time.monotonic()
-    console = Console(quiet=settings.quiet)
+    console = wide_console(quiet=settings.quiet)
     torch.set_num_threads(settings.threads)
     alpha = share_draws(settings)
     out = prepare_output(settings.out, settings.overwrite)

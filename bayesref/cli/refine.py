@@ -15,7 +15,7 @@ from bayesref._checks import InputError
 from bayesref.cli.command import command_from
 from bayesref.cli.merge_refine import SpotOptions, is_unmerged, read_spots, run_joint, write_merged
 from bayesref.cli.program import check_page, comma_list
-from bayesref.cli.tables import table
+from bayesref.cli.tables import table, wide_console
 from bayesref.crystal.atoms import Crystal
 from bayesref.crystal.free_flags import free_flags
 from bayesref.data.merged import MergedData
@@ -142,8 +142,8 @@ def refine(settings: RefineSettings) -> None:
     """Refine a model against merged data or spots: posterior coordinates, B factors, occupancies, scale and errors.
 
     Restraints are densities with their own standard deviations; data and restraints are weighed by the errors of the
-    model, learned from the free reflections (or, without any, from the work set with a correction for the parameters
-    fitted). Nothing is tuned. Standard deviations of every atom come from the curvature of both.
+    model, learned from the free reflections (or, without any, from each reflection against the structure without it).
+    Nothing is tuned. Standard deviations of every atom come from the curvature of both.
 
     Unmerged data are merged and refined against jointly: the structure is the prior of the amplitudes, and what the
     scale of the spots leaves open is an uncertainty of the structure.
@@ -151,7 +151,7 @@ def refine(settings: RefineSettings) -> None:
     Example: bayesref refine model.pdb data.mtz --out refined
     """
     start = time.monotonic()
-    console = Console(quiet=settings.quiet)
+    console = wide_console(quiet=settings.quiet)
     torch.set_num_threads(settings.threads)
     out = prepare_output(settings.out, settings.overwrite)
     refuse_idle(settings)
@@ -282,6 +282,10 @@ def print_input(console: Console, settings: RefineSettings, crystal: Crystal, da
     )
     for note in data.notes:
         console.print(f"  {note}", highlight=False)
+    if not bool(data.free.any()):
+        console.print(
+            "  errors of the model are learned from each reflection left out; --free-fraction 0.05 makes a free set"
+        )
     n_parameters, n_work = 4 * len(crystal), int((~data.free).sum())
     if n_work < n_parameters:
         console.print(
@@ -294,6 +298,8 @@ def progress_line(row: dict) -> str:
     """A row of the history as a line."""
     free = "" if row["R_free"] != row["R_free"] else f", R-free {row['R_free']:.4f}"
     step = f"{row['step']}, " if "step" in row else ""
+    if "moved" not in row:
+        return f"{step}before: R {row['R']:.4f}{free}"
     return f"{step}cycle {row['cycle'] + 1}: R {row['R']:.4f}{free}, moved {row['moved']:.3f} Å, {row['seconds']:.1f} s"
 
 

@@ -166,7 +166,7 @@ def refine_point(
     ----------
     cycles : at most so many; 0 fits scale and errors only
     steps : L-BFGS steps of the atoms in each
-    report : called with each row of the history
+    report : called with R factors before the first cycle, then with each row of the history
     sites : of the atoms that move
     """
     z, history, begin = start(target), [], time.monotonic()
@@ -185,6 +185,8 @@ def refine_point(
             ):
                 scales = [k for k in target.globals if k not in error_sites(target, z)]
                 z = settle(target, z, scales, fit_sites)
+            if cycle == 0:
+                report({"cycle": -1, **r_factors(target, z)})
             z, found = fit_atoms(target, z, steps, 0.5, sites)
             row = _row(target, z, cycle, found, time.monotonic() - begin)
             before = target.atoms.temperature

@@ -71,6 +71,8 @@ def occupancy_panel(axis, t, names, curve, points) -> str:
         curve is not None and "scheme: median and 90 % band",
         points is not None and "points: no scheme, 90 %",
     ]
+    if curve is None and len(t) == 1:
+        axis.set_xlim(t[0] / 4, 4 * t[0])
     axis.set(xscale="log", xlabel="delay (s)", ylabel="occupancy", ylim=(-0.02, 1.02))
     return "; ".join(p for p in parts if p)
 

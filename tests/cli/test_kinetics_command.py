@@ -1,12 +1,16 @@
 """`bayesref kinetics` on a simulated series: known rates found, mistakes in one sentence."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bayesref._checks import InputError
 from bayesref.cli.app import main
+from bayesref.cli.kinetics_design import check_distinct
+from bayesref.refinement.toy_crystal import toy_crystal
 
 BOTH = ["--state", "A={s}/A.pdb", "--state", "B={s}/B.pdb"]
 ONE = ("--dark", "{s}/dark.mtz", "--light", "1ms={s}/light_1.mtz")
@@ -210,3 +214,12 @@ def test_spots_and_merged_data_do_not_mix(series, tmp_path, capsys):
                *(a.replace("{s}", str(series)) for a in BOTH), "--out", tmp_path / "k")  # fmt: skip
     assert code == 2
     assert "holds spots" in capsys.readouterr().err
+
+
+def test_states_of_one_structure_are_refused():
+    crystal, moved = toy_crystal(), toy_crystal()
+    moved = replace(moved, xyz=moved.xyz + 0.1)
+    check_distinct({"A": crystal, "B": moved}, {})
+    check_distinct({"A": crystal, "B": crystal}, {"B": None})
+    with pytest.raises(InputError, match="A and B have the same structure, so that no data"):
+        check_distinct({"A": crystal, "B": crystal}, {})
