@@ -1,10 +1,11 @@
 """The most probable structure: cycles of scale, errors of the model, and atoms.
 
-scale      k, anisotropy, solvent, D          L-BFGS on the work set, atoms held
-errors     β(s)                               L-BFGS on the free set; without one, on the work set, each reflection
-                                              against the structure without it (`left_out`)
-atoms      xyz, log B, conformers             L-BFGS preconditioned by restraint Hessian + diagonal of the data
-contacts, solvent mask, grid                  made again where atoms have moved
+    scale      k, anisotropy, solvent, D          L-BFGS on the work set, atoms held
+    errors     β(s)                               L-BFGS on the free set; without one, on the work set
+    atoms      xyz, log B, conformers             L-BFGS preconditioned by restraint Hessian + diagonal of the data
+    contacts, solvent mask, grid                  made again where atoms have moved
+
+Errors that the work set tells are judged by each reflection against the structure without it: `refinement.left_out`.
 """
 
 import time

@@ -161,7 +161,7 @@ def refine(
     twin : "none"; "auto", laws of the lattice tried; or the operator of one, such as "k,h,-l", see `refinement.twin`
     cycles : at most so many
     rel_error, table, wavelength : of the structure factors
-    report : called with each row of the history
+    report : called with R factors before the first cycle, then with each row of the history
     note : called with each thing that the user should know
 
     Raises

@@ -38,7 +38,7 @@ def take_steps(
     Parameters
     ----------
     cycles : of one step, no more than five
-    report : called with each row of the history, which says which step it belongs to
+    report : called as by `refine_point`, with rows that say which step they belong to
     note : called with each thing that the user should know
     """
     history: list[dict] = []

@@ -52,13 +52,18 @@ def test_a_skewed_mode_against_quadrature(monkeypatch, a):
     assert abs(sd - 1) > 0.01 or abs(mean) > 0.05
 
 
-def test_nodes_that_do_not_show_the_density_change_nothing(monkeypatch):
-    """log p that rises to the end of the nodes: the Gaussian stays."""
+@pytest.fixture
+def law(monkeypatch):
+    """The unit law of all parameters, with the mode that B share set apart; also that of the others at every node."""
     law = StructuredGaussian.of(sparse.identity(4 * N).tocsc(), np.zeros((4 * N, 1)), np.eye(1))
     v = np.zeros(4 * N + 1)
     v[3 : 4 * N : 4] = 1.0
-    law = law.with_mode(v)
     monkeypatch.setattr(shared_b, "precision", lambda target, z, cutoff: law.P)
+    return law.with_mode(v)
+
+
+def test_nodes_that_do_not_show_the_density_change_nothing(law):
+    """log p that rises to the end of the nodes: the Gaussian stays."""
     slope = law.read * 50
 
     class Rising:
@@ -69,13 +74,8 @@ def test_nodes_that_do_not_show_the_density_change_nothing(monkeypatch):
     assert width_of_shared_B(Rising(), z, torch.arange(4 * N + 1), law, None) == (0.0, 1.0)
 
 
-def test_no_atom_is_looked_for_where_it_scatters_nothing(monkeypatch):
+def test_no_atom_is_looked_for_where_it_scatters_nothing(law):
     """log p that rises with one B for ever: its density is never asked for beyond the largest B."""
-    law = StructuredGaussian.of(sparse.identity(4 * N).tocsc(), np.zeros((4 * N, 1)), np.eye(1))
-    v = np.zeros(4 * N + 1)
-    v[3 : 4 * N : 4] = 1.0
-    law = law.with_mode(v)
-    monkeypatch.setattr(shared_b, "precision", lambda target, z, cutoff: law.P)
     asked = []
 
     class Fleeing:
